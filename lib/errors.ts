@@ -85,3 +85,10 @@ export class FormatError extends SidetuneError {
     super('SIDETUNE_FORMAT', message, details);
   }
 }
+
+/** `SIDETUNE_FILE`: a file that the system does not give or take: missing, no permission, disk full. `cause` is the system's own error. */
+export class FileError extends SidetuneError {
+  constructor(message: string, details?: ErrorDetails) {
+    super('SIDETUNE_FILE', message, details);
+  }
+}

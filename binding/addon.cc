@@ -1,0 +1,54 @@
+#include "addon.h"
+
+#include "native/check.h"
+#include "promises.h"
+
+namespace sidetune::binding {
+
+#define KERNEL(family, Arguments) \
+  template <>                     \
+  void bind<Arguments>(Napi::Object exports, const char* family_name);
+#include "native/kernels.def"
+#undef KERNEL
+
+namespace {
+
+Napi::Value initialize(const Napi::CallbackInfo& info) {
+  Addon::of(info.Env()).error_classes = Napi::Persistent(info[0].As<Napi::Object>());
+  return info.Env().Undefined();
+}
+
+Napi::Value finalized_tensors(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(Addon::of(info.Env()).finalized_tensors));
+}
+
+// The environment ends (exit, or a worker that is terminated): streams stop after the call that runs; tensors that are left go with their finalizers.
+void clean_up(Addon* addon) {
+  addon->completions->close();
+  for (Device* device : std::set<Device*>(addon->devices)) device->close();
+  addon->devices.clear();
+}
+
+Napi::Object start(Napi::Env env, Napi::Object exports) {
+  auto* addon = new Addon;
+  addon->completions = std::make_shared<Completions>(env);
+  env.SetInstanceData<Addon>(addon);
+  env.AddCleanupHook(clean_up, addon);
+
+  SIDETUNE_EXPORT(exports, "initialize", initialize);
+  SIDETUNE_EXPORT(exports, "finalizedTensors", finalized_tensors);
+  bind_devices(exports);
+  bind_tensors(exports);
+  Napi::Object kernels = Napi::Object::New(env);
+#define KERNEL(family, Arguments) bind<Arguments>(kernels, #family);
+#include "native/kernels.def"
+#undef KERNEL
+  exports.Set("kernels", kernels);
+  return exports;
+}
+
+}  // namespace
+}  // namespace sidetune::binding
+
+static Napi::Object start_addon(Napi::Env env, Napi::Object exports) { return sidetune::binding::start(env, exports); }
+NODE_API_MODULE(sidetune, start_addon)

@@ -1,0 +1,248 @@
+#include "addon.h"
+#include "kernel.h"
+#include "promises.h"
+
+namespace sidetune::binding {
+namespace {
+
+constexpr napi_type_tag kTensorTag = {0x7e4501de6c0b4f2d, 0x93a7f1c845d0be19};
+// V8 hears of blocks of this size and more; smaller ones are not worth the call.
+constexpr int64_t kAccountedBytes = 1 << 16;
+
+int64_t accounted(const std::shared_ptr<Storage>& storage) {
+  return storage.use_count() == 1 && storage->block.bytes >= kAccountedBytes && !storage->device->settings().plan ? storage->block.bytes : 0;
+}
+
+template <class E>
+E parse(const Napi::Value& value, const char* what, int count, const char* (*name)(E)) {
+  const std::string text = value.ToString().Utf8Value();
+  std::string known;
+  for (int i = 0; i < count; i++) {
+    if (text == name(static_cast<E>(i))) return static_cast<E>(i);
+    known += (i ? ", " : "") + std::string(name(static_cast<E>(i)));
+  }
+  throw Error(Code::argument, "Tensor", what, text, known, std::string("Tensor: '") + what + "' is '" + text + "', expected one of " + known);
+}
+
+Tensor parse_shape(const Napi::Value& value) {
+  Tensor view;
+  const auto refuse = [&](const std::string& got) {
+    const std::string expected = "an array of at most " + std::to_string(kMaxRank) + " whole numbers of at least 1";
+    throw Error(Code::shape, "Tensor", "shape", got, expected, "Tensor: 'shape' is " + got + ", expected " + expected);
+  };
+  if (!value.IsArray()) refuse(value.ToString().Utf8Value());
+  const Napi::Array array = value.As<Napi::Array>();
+  if (array.Length() > kMaxRank) refuse("[" + value.ToString().Utf8Value() + "]");
+  int64_t size = 1;
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    const Napi::Value length = array.Get(i);
+    const double number = length.IsNumber() ? length.As<Napi::Number>().DoubleValue() : 0;
+    const bool whole = number >= 1 && number <= 1e15 && number == static_cast<double>(static_cast<int64_t>(number));
+    if (!whole || size > (int64_t{1} << 48) / static_cast<int64_t>(number)) refuse("[" + value.ToString().Utf8Value() + "]");
+    view.shape[view.rank++] = static_cast<int64_t>(number);
+    size *= static_cast<int64_t>(number);
+  }
+  return view;
+}
+
+// create(device, shape, dtype, kind, layout)
+Napi::Value create(const Napi::CallbackInfo& info) {
+  const auto device = unwrap_device(info[0]);
+  Tensor view = parse_shape(info[1]);
+  view.dtype = parse<DType>(info[2], "dtype", 4, name_of);
+  const Kind kind = parse<Kind>(info[3], "kind", kKinds, name_of);
+  view.layout = parse<Layout>(info[4], "layout", 3, name_of);
+  return allocate(info.Env(), device, view, kind);
+}
+
+Napi::Value dispose(const Napi::CallbackInfo& info) {
+  TensorHandle* handle = unwrap_tensor(info[0]);
+  if (!handle) throw Error(Code::argument, "expected a tensor");
+  release(info.Env(), *handle);
+  return info.Env().Undefined();
+}
+
+// alias(tensor, shape | undefined): another handle on the same bytes.
+Napi::Value alias(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  TensorHandle other = handle;
+  if (!info[1].IsUndefined()) {
+    Tensor view = parse_shape(info[1]);
+    if (view.size() != handle.view.size() || handle.view.layout != Layout::plain) {
+      const std::string got = to_string(view), expected = "as many numbers as " + to_string(handle.view);
+      throw Error(Code::shape, "reshape", "shape", got, expected, "reshape: 'shape' is " + got + ", expected " + expected);
+    }
+    view.dtype = handle.view.dtype, view.data = handle.view.data, view.storage_bytes = handle.view.storage_bytes;
+    other.view = view;
+  }
+  return wrap(info.Env(), std::move(other));
+}
+
+struct HostBytes {
+  const char* data;
+  int64_t bytes;
+};
+
+HostBytes host_bytes(const Napi::Value& value) {
+  if (!value.IsTypedArray()) throw Error(Code::argument, "expected a typed array");
+  const Napi::TypedArray array = value.As<Napi::TypedArray>();
+  void* data = nullptr;
+  size_t length = 0;
+  napi_typedarray_type type;
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok) throw Error(Code::argument, "expected a typed array");
+  return {static_cast<const char*>(data), static_cast<int64_t>(array.ByteLength())};
+}
+
+// write(tensor, typed array of the tensor's own dtype; bf16 as Uint16Array): copied now, written when the stream gets there.
+Napi::Value write(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  const HostBytes host = host_bytes(info[1]);
+  if (host.bytes != handle.view.bytes()) {
+    const std::string got = std::to_string(host.bytes) + " bytes", expected = std::to_string(handle.view.bytes()) + " bytes";
+    throw Error(Code::shape, "write", "data", got, expected, "write: 'data' has " + got + ", expected " + expected);
+  }
+  Device& device = *handle.storage->device;
+  if (device.closed()) throw Error(Code::device, "the device is closed");
+  if (!device.settings().plan) device.copy_in(handle.view.data, std::make_shared<const std::string>(host.data, static_cast<size_t>(host.bytes)));
+  handle.storage->version = device.next_version();
+  return info.Env().Undefined();
+}
+
+// read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there.
+Napi::Value read(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  const auto storage = handle.storage;  // kept until it is read
+  const Tensor view = handle.view;
+  if (storage->device->settings().plan) throw Error(Code::device, "a planning device computes nothing: its tensors cannot be read");
+  const auto bytes = std::make_shared<std::string>();
+  // The handle may be disposed before the stream gets here; the copy must then still see the bytes of now, and blocks are reused in call order: it does.
+  Device& device = *storage->device;
+  return when_reached(
+      info.Env(), device,
+      [bytes](Napi::Env env) -> Napi::Value {
+        Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, bytes->size());
+        std::copy(bytes->begin(), bytes->end(), static_cast<char*>(buffer.Data()));
+        return buffer;
+      },
+      [&device, view, bytes] {
+        bytes->resize(static_cast<size_t>(view.bytes()));
+        const Status status = device.table().copy_out(device.backend(), bytes->data(), view.data, view.bytes());
+        if (!status.ok) throw Error(status.code, status.text);
+      });
+}
+
+// copy(to, from): same bytes, other buffer.
+Napi::Value copy(const Napi::CallbackInfo& info) {
+  TensorHandle& to = live_tensor(info[0]);
+  TensorHandle& from = live_tensor(info[1]);
+  if (to.storage->device != from.storage->device) throw Error(Code::device, "copy: tensors live on two devices");
+  if (to.view.bytes() != from.view.bytes() || to.view.dtype != from.view.dtype || to.view.layout != from.view.layout) {
+    throw Error(Code::shape, "copy", "from", to_string(from.view), to_string(to.view),
+                "copy: 'from' is " + std::string(name_of(from.view.dtype)) + " " + to_string(from.view) + ", expected " + name_of(to.view.dtype) + " " + to_string(to.view));
+  }
+  to.storage->device->copy(to.view.data, from.view.data, to.view.bytes());
+  to.storage->version = to.storage->device->next_version();
+  return info.Env().Undefined();
+}
+
+// describe(tensor) -> { shape, dtype, layout, bytes, kind }
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  const Napi::Env env = info.Env();
+  Napi::Array shape = Napi::Array::New(env, handle.view.rank);
+  for (int axis = 0; axis < handle.view.rank; axis++) shape.Set(axis, static_cast<double>(handle.view.shape[axis]));
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("shape", shape);
+  object.Set("dtype", name_of(handle.view.dtype));
+  object.Set("layout", name_of(handle.view.layout));
+  object.Set("bytes", static_cast<double>(handle.storage->block.bytes));
+  object.Set("kind", name_of(handle.storage->block.kind));
+  return object;
+}
+
+Napi::Value disposed(const Napi::CallbackInfo& info) {
+  const TensorHandle* handle = unwrap_tensor(info[0]);
+  return Napi::Boolean::New(info.Env(), !handle || !handle->storage);
+}
+
+Napi::Value version(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(live_tensor(info[0]).storage->version));
+}
+
+// After an in-place call was undone, the bytes are again what they were: so is their version.
+Napi::Value set_version(const Napi::CallbackInfo& info) {
+  live_tensor(info[0]).storage->version = static_cast<uint64_t>(info[1].ToNumber().Int64Value());
+  return info.Env().Undefined();
+}
+
+// Where the bytes lie, as text: equal for handles of one buffer.
+Napi::Value address(const Napi::CallbackInfo& info) {
+  char text[32];
+  snprintf(text, sizeof text, "%p", live_tensor(info[0]).view.data);
+  return Napi::String::New(info.Env(), text);
+}
+
+}  // namespace
+
+void account(Napi::Env env, int64_t bytes) {
+  int64_t total;
+  if (bytes != 0) napi_adjust_external_memory(env, bytes, &total);
+}
+
+void release(Napi::Env env, TensorHandle& handle) {
+  if (handle.storage) account(env, -accounted(handle.storage));
+  handle.storage.reset();
+}
+
+Napi::Object wrap(Napi::Env env, TensorHandle handle) {
+  Napi::Object object = Napi::Object::New(env);
+  auto* owned = new TensorHandle(std::move(handle));
+  account(env, accounted(owned->storage));
+  const napi_status status = napi_wrap(
+      env, object, owned,
+      [](napi_env raw, void* data, void*) {
+        auto* held = static_cast<TensorHandle*>(data);
+        const Napi::Env env(raw);
+        if (held->storage) {
+          if (Addon* addon = env.GetInstanceData<Addon>()) addon->finalized_tensors++;
+          release(env, *held);
+        }
+        delete held;
+      },
+      nullptr, nullptr);
+  if (status != napi_ok || napi_type_tag_object(env, object, &kTensorTag) != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
+  return object;
+}
+
+TensorHandle* unwrap_tensor(Napi::Value value) {
+  bool tagged = false;
+  void* data = nullptr;
+  if (!value.IsObject() || napi_check_object_type_tag(value.Env(), value, &kTensorTag, &tagged) != napi_ok || !tagged ||
+      napi_unwrap(value.Env(), value, &data) != napi_ok) {
+    return nullptr;
+  }
+  return static_cast<TensorHandle*>(data);
+}
+
+TensorHandle& live_tensor(Napi::Value value) {
+  TensorHandle* handle = unwrap_tensor(value);
+  if (!handle) throw Error(Code::argument, "expected a tensor");
+  if (!handle->storage) throw Error(Code::disposed, "the tensor was disposed");
+  return *handle;
+}
+
+void bind_tensors(Napi::Object exports) {
+  SIDETUNE_EXPORT(exports, "tensorCreate", create);
+  SIDETUNE_EXPORT(exports, "tensorDispose", dispose);
+  SIDETUNE_EXPORT(exports, "tensorAlias", alias);
+  SIDETUNE_EXPORT(exports, "tensorWrite", write);
+  SIDETUNE_EXPORT(exports, "tensorRead", read);
+  SIDETUNE_EXPORT(exports, "tensorCopy", copy);
+  SIDETUNE_EXPORT(exports, "tensorDescribe", describe);
+  SIDETUNE_EXPORT(exports, "tensorDisposed", disposed);
+  SIDETUNE_EXPORT(exports, "tensorVersion", version);
+  SIDETUNE_EXPORT(exports, "tensorSetVersion", set_version);
+  SIDETUNE_EXPORT(exports, "tensorAddress", address);
+}
+
+}  // namespace sidetune::binding

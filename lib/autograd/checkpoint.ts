@@ -1,0 +1,41 @@
+import { scope } from '../scope';
+import type { Tensor } from '../tensor';
+import { Tape } from './tape';
+
+/**
+ * Runs `body(...inputs)` without keeping anything for backward but the inputs; backward runs it a second time, recorded, and differentiates that.
+ * Trades time for memory. `body` must compute the same in both runs: random numbers it uses come in as inputs or from a fixed counter.
+ * Gradients reach `inputs` and every tracked tensor that `body` uses.
+ * @param body - returns one tensor or an array of them
+ */
+export function checkpoint<T extends Tensor | Tensor[]>(body: (...inputs: Tensor[]) => T, inputs: Tensor[]): T {
+  const tape = Tape.current();
+  if (!tape) return scope(() => body(...inputs));
+  const dry = new Tape(tape, { dry: true });
+  const result = scope(() => dry.run(() => body(...inputs)));
+  const outputs = Array.isArray(result) ? result : [result];
+  const tracked = outputs.map((output) => dry.tracks(output));
+  if (tape.dry) {
+    outputs.forEach((output, index) => {
+      if (tracked[index]) tape.watch(output);
+    });
+    return result;
+  }
+  const differentiable = outputs.filter((_, index) => tracked[index]);
+  if (differentiable.length === 0) return result;
+  // The handles of the inputs may be disposed before backward: it works on aliases that the tape keeps.
+  const aliases = inputs.map((input) => input);
+  tape.recordReplay(aliases, differentiable, (grads, saved) => {
+    const replay = new Tape(tape);
+    saved.forEach((tensor, index) => replay.identify(tensor, aliases[index]!));
+    const again = scope(() => replay.run(() => body(...saved)));
+    const repeated = (Array.isArray(again) ? again : [again]).filter((_, index) => tracked[index]);
+    repeated.forEach((output, index) => {
+      const grad = grads[index];
+      if (grad) replay.seed(output, grad);
+    });
+    for (const output of Array.isArray(again) ? again : [again]) output.dispose();
+    replay.backward();
+  });
+  return result;
+}

@@ -1,0 +1,69 @@
+import { ArgumentError } from '../errors';
+import { outsideScopes, scope } from '../scope';
+import { Tensor } from '../tensor';
+import { type Retained, Tape } from './tape';
+
+export type Parameters = readonly Tensor[] | Readonly<Record<string, Tensor>>;
+export type GradientsOf<P extends Parameters> = { -readonly [K in keyof P]: Tensor };
+
+export interface ValueAndGradOptions {
+  /** Called between forward and backward with what the tape keeps, see {@link Retained}. */
+  onRetained?(retained: Retained[]): void;
+}
+
+/**
+ * Runs `body`, which returns a loss of one number, and differentiates it by `parameters`.
+ * @param body - calls ops and returns the loss, f32 of shape [1]; everything else that it makes is disposed
+ * @param parameters - an array or a record of tensors
+ * @returns `value`: the loss; `grads`: f32 gradients in the same array or record form. The caller disposes them.
+ * @throws whatever `body` throws; then nothing is kept. ArgumentError when the loss is not one number.
+ * @example
+ * const { value, grads } = autograd.valueAndGrad(() => loss(model.forward(x), y), { a, c });
+ */
+export function valueAndGrad<P extends Parameters>(
+  body: () => Tensor,
+  parameters: P,
+  options: ValueAndGradOptions = {},
+): { value: Tensor; grads: GradientsOf<P> } {
+  const tape = new Tape();
+  const entries = Object.entries(parameters) as [string, Tensor][];
+  for (const [, tensor] of entries) tape.watch(tensor);
+  return outsideScopes(() => {
+    try {
+      const value = scope(() => tape.run(body));
+      if (!(value instanceof Tensor) || value.size !== 1) {
+        throw new ArgumentError('valueAndGrad: the body must return a tensor of one number, the loss', { kernel: 'valueAndGrad' });
+      }
+      options.onRetained?.(tape.report());
+      const one = Tensor.from(value.device, [1], [1], { kind: 'gradients' });
+      tape.seed(value, one);
+      one.dispose();
+      tape.backward();
+      const grads = entries.map(([key, tensor]) => [key, tape.takeGradient(tensor)] as const);
+      return {
+        value,
+        grads: (Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads)) as GradientsOf<P>,
+      };
+    } finally {
+      tape.dispose();
+    }
+  });
+}
+
+/** Runs `body` without recording: what it computes is a constant for every gradient. */
+export function noGrad<T>(body: () => T): T {
+  return new Tape(null).run(body);
+}
+
+/** Names a part of the model in retained-bytes reports while `body` runs. */
+export function block<T>(name: string, body: () => T): T {
+  const tape = Tape.current();
+  if (!tape) return body();
+  const before = tape.block;
+  tape.block = name;
+  try {
+    return body();
+  } finally {
+    tape.block = before;
+  }
+}

@@ -1,0 +1,125 @@
+import { ArgumentError } from './errors';
+import { addon, type Handle } from './native';
+
+/** What memory is used for; reports count bytes by kind. */
+export type Kind = 'weights' | 'side' | 'activations' | 'gradients' | 'optimizer' | 'workspace' | 'data';
+
+export type BytesByKind = Record<Kind, number>;
+
+export interface MemoryReport {
+  /** Bytes in use now. Deterministic: a given program has the same figures on every machine with the same GEMM library. */
+  currentBytes: number;
+  /** Highest `currentBytes` since the device was opened or `resetPeak()` was called. */
+  peakBytes: number;
+  limitBytes: number;
+  /** Blocks of memory in use. */
+  blocks: number;
+  current: BytesByKind;
+  /** Bytes by kind at the moment of the peak; they add up to `peakBytes`. */
+  atPeak: BytesByKind;
+  /** The highest figure of each kind on its own. */
+  peak: BytesByKind;
+}
+
+export interface DeviceOptions {
+  /** Threads of kernels on a CPU device. Default: SIDETUNE_NUM_THREADS, OMP_NUM_THREADS, or the cores that this process may use. */
+  threads?: number;
+  /** Bytes that tensors and scratch memory may take together. Default: the machine's memory. */
+  memoryLimit?: number;
+  /** Count memory and check calls, but compute nothing: answers how much a program needs in milliseconds. Nothing can be read. */
+  plan?: boolean;
+  /** For tests: guard bytes around every block, see {@link Device.checkGuards}. */
+  guards?: boolean;
+}
+
+export interface DeviceInfo {
+  backend: string;
+  processor: string;
+  threads: number;
+  cores: number;
+  /** The widest SIMD instruction set that the kernels use here. */
+  simd: string;
+  /** The GEMM library and what it dispatches to. */
+  gemm: string;
+  /** Whether bf16 products run natively; elsewhere their operands are widened first. */
+  bf16Gemm: boolean;
+}
+
+const knownOptions = ['threads', 'memoryLimit', 'plan', 'guards'];
+
+/**
+ * A device: memory and one in-order stream of kernel calls, which runs on a native thread of its own. Calls return at once; `await tensor.read()` and
+ * `await device.synchronize()` wait, and errors that happen late arrive there.
+ */
+export class Device {
+  readonly name: string;
+  readonly plan: boolean;
+  /** @internal */
+  readonly handle: Handle;
+  #closed = false;
+
+  private constructor(name: string, handle: Handle, plan: boolean) {
+    this.name = name;
+    this.handle = handle;
+    this.plan = plan;
+  }
+
+  /**
+   * Opens a device.
+   * @param name - `'cpu'`
+   * @throws DeviceError (SIDETUNE_NO_BACKEND) when there is no such device here, ArgumentError for options
+   */
+  static async open(name = 'cpu', options: DeviceOptions = {}): Promise<Device> {
+    for (const option of Object.keys(options)) {
+      if (!knownOptions.includes(option)) {
+        throw new ArgumentError(`Device.open: unknown option '${option}', known: ${knownOptions.join(', ')}`, {
+          kernel: 'Device.open',
+          argument: option,
+        });
+      }
+    }
+    return new Device(name, addon.deviceOpen(name, options), options.plan === true);
+  }
+
+  /** Resolves when everything queued so far has run. Rejects with the first error of a queued call; afterwards the device works again. */
+  async synchronize(): Promise<void> {
+    await addon.deviceSynchronize(this.handle);
+  }
+
+  memory(): MemoryReport {
+    return addon.deviceMemory(this.handle) as MemoryReport;
+  }
+
+  /** Starts the peak figures of {@link memory} anew from what is in use now. */
+  resetPeak(): void {
+    addon.deviceResetPeak(this.handle);
+  }
+
+  info(): DeviceInfo {
+    return JSON.parse(addon.deviceDescribe(this.handle)) as DeviceInfo;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Waits for what is queued, then stops the stream. Tensors that are left can only be disposed. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      await addon.deviceSynchronize(this.handle);
+    } finally {
+      addon.deviceClose(this.handle);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** For tests, on a device opened with `guards`: what was overwritten around a block, or null. */
+  checkGuards(): Promise<string | null> {
+    return addon.deviceCheckGuards(this.handle);
+  }
+}

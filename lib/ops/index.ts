@@ -1,0 +1,1 @@
+export { type LayerNormOptions, layerNorm } from './layer_norm';

@@ -1,0 +1,41 @@
+import { needs, record } from '../autograd/tape';
+import { kernels } from '../kernels';
+import type { Tensor } from '../tensor';
+
+export interface LayerNormOptions {
+  /** Added to the variance. Default 1e-6. */
+  eps?: number;
+}
+
+/**
+ * Layer normalisation over the last axis: `out = (x − mean) / √(variance + eps) · weight + bias`.
+ * @param x - [..., d], f32 or bf16
+ * @param weight - [d], f32
+ * @param bias - [d], f32
+ * @returns [..., d], dtype of x; statistics are computed in f32
+ * Keeps for backward: x, and two f32 numbers a row.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @see Ba et al., arXiv 1607.06450
+ * @example const y = ops.layerNorm(x, weight, bias, { eps: 1e-6 });
+ */
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, { eps = 1e-6 }: LayerNormOptions = {}): Tensor {
+  const inputs = { x, weight, bias };
+  const { out, mean, rstd } = kernels.layerNormForward({ ...inputs, eps }, { save: needs(inputs) !== null });
+  return record('layerNorm', inputs, out, {
+    saved: { x, weight },
+    state: { mean, rstd },
+    backward: ({ gradOut, saved, wanted, pending, accumulator }) => {
+      const { gradX } = kernels.layerNormBackward(
+        {
+          gradOut,
+          ...(saved as { x: Tensor; weight: Tensor; mean: Tensor; rstd: Tensor }),
+          residual: pending('x'),
+          gradWeight: accumulator('weight'),
+          gradBias: accumulator('bias'),
+        },
+        { wanted: { gradX: wanted.x ?? false }, kind: 'gradients' },
+      );
+      return { x: gradX };
+    },
+  });
+}

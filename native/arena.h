@@ -1,0 +1,69 @@
+// A device's memory: blocks are taken and given back in the order of calls, so a block freed by JavaScript is reusable by the next call even while the
+// stream is behind (the stream runs in the same order). Current and peak bytes are therefore a deterministic number for a given program.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "backend.h"
+
+namespace sidetune {
+
+enum class Kind : uint8_t { weights, side, activations, gradients, optimizer, workspace, data };
+constexpr int kKinds = 7;
+const char* name_of(Kind kind);
+
+struct Block {
+  void* data = nullptr;
+  int64_t bytes = 0;     // what was asked for: this is what memory reports count
+  int64_t reserved = 0;  // what was taken: rounded up, with guards where they are on
+  Kind kind = Kind::activations;
+};
+
+struct MemoryReport {
+  int64_t current[kKinds] = {};
+  int64_t at_peak[kKinds] = {};  // by kind, at the moment of the highest total
+  int64_t peak[kKinds] = {};     // highest of each kind on its own
+  int64_t current_total = 0, peak_total = 0;
+  int64_t reserved = 0;  // taken from the system
+  int64_t limit = 0;
+  int64_t blocks = 0;  // blocks in use
+};
+
+class Arena {
+ public:
+  // `guard` bytes lie unused before and after each block; tests fill and inspect them.
+  Arena(const BackendTable& table, BackendDevice& device, int64_t limit, int64_t guard);
+  ~Arena();
+  Arena(const Arena&) = delete;
+
+  // Best fit; throws Error(memory) when the limit would be passed or the system has no more. Never returns a null block, even for 0 bytes.
+  Block take(int64_t bytes, Kind kind);
+  void give(const Block& block);
+
+  const MemoryReport& report() const { return report_; }
+  void reset_peak();
+  int64_t guard() const { return guard_; }
+
+ private:
+  struct Slab {
+    char* data;
+    int64_t bytes;
+  };
+  void add_slab(int64_t bytes, int64_t asked);
+  void insert_free(char* data, int64_t bytes);
+  void erase_free(std::map<char*, int64_t>::iterator range);
+
+  const BackendTable& table_;
+  BackendDevice& device_;
+  const int64_t guard_;
+  std::vector<Slab> slabs_;
+  std::map<char*, int64_t> free_;                    // by address, to join neighbours
+  std::set<std::pair<int64_t, char*>> free_by_size_;  // by size, to find the best fit
+  MemoryReport report_;
+};
+
+}  // namespace sidetune

@@ -1,0 +1,76 @@
+// An open device: a backend's table and state, an arena, a stream, and the storages that live in it. Used from one JavaScript thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "arena.h"
+#include "backend.h"
+#include "stream.h"
+
+namespace sidetune {
+
+struct DeviceSettings {
+  DeviceOptions backend;
+  bool plan = false;          // count memory and check calls, compute nothing
+  int64_t memory_limit = 0;   // 0: what the backend says
+  bool guards = false;        // tests: guard bytes around every block, verified by check_guards()
+};
+
+class Device;
+
+// Bytes in a device's memory, shared by every handle that looks at them.
+struct Storage {
+  std::shared_ptr<Device> device;
+  Block block;
+  uint64_t version = 0;  // a number of its own for each content that in-place calls have given the bytes
+
+  Storage(std::shared_ptr<Device> device, int64_t bytes, Kind kind);
+  ~Storage();
+  Storage(const Storage&) = delete;
+};
+
+class Device : public std::enable_shared_from_this<Device> {
+ public:
+  // Throws Error(no_backend) when there is no such device, Error(argument) on bad settings.
+  static std::shared_ptr<Device> open(const std::string& name, const DeviceSettings& settings);
+  ~Device();
+
+  const std::string& name() const { return name_; }
+  const BackendTable& table() const { return table_; }
+  BackendDevice& backend() { return *backend_; }
+  const DeviceSettings& settings() const { return settings_; }
+  Stream& stream() { return *stream_; }
+  Arena& arena() { return *arena_; }
+  bool closed() const { return closed_; }
+  // Stops the stream. Tensors that are left can only be disposed.
+  void close();
+
+  Block take(int64_t bytes, Kind kind);
+  void give(const Block& block);
+  uint64_t next_version() { return ++versions_; }
+
+  // Queues work for the backend; a planning device queues nothing.
+  void enqueue(const char* kernel, std::function<Status()> run);
+  void copy_in(void* to, std::shared_ptr<const std::string> bytes);
+  void copy(void* to, const void* from, int64_t bytes);
+  void fill(void* data, uint8_t byte, int64_t bytes);
+  // Throws if guard bytes around a block in use were overwritten. Only between calls, after the stream is idle.
+  void check_guards(std::function<void(std::string problem)> done);
+
+ private:
+  Device(std::string name, const BackendTable& table, BackendDevice* backend, const DeviceSettings& settings);
+
+  const std::string name_;
+  const BackendTable& table_;
+  BackendDevice* backend_;
+  const DeviceSettings settings_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Stream> stream_;
+  std::map<void*, Block> guarded_;  // blocks in use, when guards are on
+  uint64_t versions_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace sidetune

@@ -1,0 +1,50 @@
+// Layer normalisation over the last axis, row by row (Ba et al., arXiv 1607.06450):
+//   mean = Σ x / d      rstd = 1/√(Σ (x − mean)² / d + eps)      xhat = (x − mean) rstd      out = xhat ∘ weight + bias
+// Backward, with g = gradOut ∘ weight and means over the row:
+//   gradX = rstd (g − mean(g) − xhat mean(g ∘ xhat)) + residual       gradWeight += Σ_rows gradOut ∘ xhat       gradBias += Σ_rows gradOut
+// `residual` is a gradient that x already has from elsewhere (the skip connection around the block): adding it here saves a pass over memory.
+// Saved for backward: mean and rstd, two f32 numbers a row; xhat is rebuilt. Statistics are f32 and computed in two passes over the row in registers
+// and cache. Gradients of parameters are added to what is there, the gradient of x is written. The result does not depend on the number of threads:
+// rows are summed in fixed groups and the groups in order.
+#pragma once
+
+#include "fields.h"
+
+namespace sidetune {
+
+struct LayerNormForward {
+  Tensor x, weight, bias, out, mean, rstd;
+  float eps = 1e-6f;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("x", x, "... d", f32 | bf16);
+    field.in("weight", weight, "d", f32);
+    field.in("bias", bias, "d", f32);
+    field.out("out", out, "... d", like("x"));
+    field.saved("mean", mean, "...", f32);
+    field.saved("rstd", rstd, "...", f32);
+    field.option("eps", eps, positive());
+  }
+  double flops() const { return 8.0 * x.size(); }
+};
+
+struct LayerNormBackward {
+  Tensor grad_out, x, weight, mean, rstd, residual, grad_x, grad_weight, grad_bias;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("grad_out", grad_out, "... d", f32 | bf16);
+    field.in("x", x, "... d", like("grad_out"));
+    field.in("weight", weight, "d", f32);
+    field.in("mean", mean, "...", f32);
+    field.in("rstd", rstd, "...", f32);
+    field.in("residual", residual, "... d", like("grad_out")).optional();
+    field.out("grad_x", grad_x, "... d", like("grad_out")).may_alias("residual");
+    field.in_out("grad_weight", grad_weight, "d", f32).optional();
+    field.in_out("grad_bias", grad_bias, "d", f32).optional();
+  }
+  double flops() const { return 14.0 * x.size(); }
+};
+
+}  // namespace sidetune

@@ -1,0 +1,64 @@
+// DTL's side state (arXiv 2312.07856, eq. 5): every block adds a low-rank read of its input z to h, in place.
+//   u = z a      h ← h + u c                                        a [d, r], c [r, d], r small
+// Undo, so that backward can walk h back instead of keeping a copy per block:
+//   h ← h − u c
+// Backward, from the gradient of the new h (which is also that of the old h: nothing to compute):
+//   gu = gradH cᵀ      gradZ = residual + gu aᵀ      gradA += zᵀ gu      gradC += uᵀ gradH
+// `residual` is a gradient that z already has from elsewhere. Saved for backward: u, r numbers a row; z is needed too.
+// u c is rounded the same way going forth and back and meets h in a single addition, so a walk back is off by at most one rounding of h per block.
+// Everything is f32 but z and its gradient. One pass over memory each way: z and h are read once, a row at a time, and a second look at a row finds
+// it in L1. Gradients of parameters are added to what is there. The result does not depend on the number of threads: rows are summed in fixed
+// groups and the groups in order.
+#pragma once
+
+#include "fields.h"
+
+namespace sidetune {
+
+struct LowRankAccumulateForward {
+  Tensor h, z, a, c, u;
+  bool initialize = false;  // h = u c: what h held is not read
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in_out("h", h, "... d", f32);
+    field.in("z", z, "... d", f32 | bf16);
+    field.in("a", a, "d r", f32);
+    field.in("c", c, "r d", f32);
+    field.saved("u", u, "... r", f32);
+    field.option("initialize", initialize);
+  }
+  double flops() const { return 4.0 * z.size() * c.dim(0); }
+};
+
+struct LowRankUndo {
+  Tensor h, u, c;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in_out("h", h, "... d", f32);
+    field.in("u", u, "... r", f32);
+    field.in("c", c, "r d", f32);
+  }
+  double flops() const { return 2.0 * h.size() * c.dim(0); }
+};
+
+struct LowRankAccumulateBackward {
+  Tensor grad_h, z, a, c, u, residual, grad_z, grad_a, grad_c;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("grad_h", grad_h, "... d", f32);
+    field.in("z", z, "... d", f32 | bf16);
+    field.in("a", a, "d r", f32);
+    field.in("c", c, "r d", f32);
+    field.in("u", u, "... r", f32);
+    field.in("residual", residual, "... d", like("z")).optional();
+    field.out("grad_z", grad_z, "... d", like("z")).may_alias("residual");
+    field.in_out("grad_a", grad_a, "d r", f32).optional();
+    field.in_out("grad_c", grad_c, "r d", f32).optional();
+  }
+  double flops() const { return 8.0 * z.size() * c.dim(0); }
+};
+
+}  // namespace sidetune

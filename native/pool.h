@@ -1,0 +1,50 @@
+// From the tokens of an image to the one row that the head reads:
+//   first:  out_b = x_{b,0}                                                       (the CLS token)
+//   mean:   out_b = Σ_{n ≥ P} x_{b,n} / (N − P)      P = prefix_tokens            (the patch tokens)
+// Backward spreads gradOut over the rows that were read and writes zeros to the others:
+//   first:  gradX_{b,0} = gradOut_b
+//   mean:   gradX_{b,n} = gradOut_b / (N − P) for n ≥ P
+// B images, N tokens, d width. What follows is one row an image, so it is f32 whatever the tokens are; the caller gives grad_x,
+// which says N and the dtype, and x itself need not be kept. Tokens are summed in order; the result does not depend on the number
+// of threads.
+#pragma once
+
+#include "fields.h"
+
+namespace sidetune {
+
+enum class PoolMode : uint8_t { first, mean };
+
+struct PoolForward {
+  Tensor x, out;
+  PoolMode mode = PoolMode::first;
+  int64_t prefix_tokens = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("x", x, "B N d", f32 | bf16);
+    field.out("out", out, "B d", f32);
+    field.choice("mode", mode, "first mean");
+    field.option("prefix_tokens", prefix_tokens, at_least(0));
+  }
+  void check(const char* kernel) const;  // at least one token is read
+  double flops() const { return mode == PoolMode::mean ? 1.0 * x.size() : 0.0; }
+};
+
+struct PoolBackward {
+  Tensor grad_out, grad_x;
+  PoolMode mode = PoolMode::first;
+  int64_t prefix_tokens = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("grad_out", grad_out, "B d", f32);
+    field.out("grad_x", grad_x, "B N d", f32 | bf16);
+    field.choice("mode", mode, "first mean");
+    field.option("prefix_tokens", prefix_tokens, at_least(0));
+  }
+  void check(const char* kernel) const;
+  double flops() const { return mode == PoolMode::mean ? 1.0 * grad_out.size() : 0.0; }
+};
+
+}  // namespace sidetune

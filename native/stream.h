@@ -1,0 +1,53 @@
+// A device's stream: calls run one after another, in the order in which they were queued, on one native thread. The first error wins and is kept until
+// somebody waits (read, synchronize); calls queued in between are skipped; afterwards the stream works again.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "error.h"
+
+namespace sidetune {
+
+class Stream {
+ public:
+  Stream();
+  ~Stream();  // finishes the call that runs, drops the rest
+  Stream(const Stream&) = delete;
+
+  // A call of a kernel: skipped while an error is pending; a failed status becomes the pending error, named by kernel and call number.
+  void enqueue(const char* kernel, std::function<Status()> run);
+  // Housekeeping that must happen whether or not an earlier call failed.
+  void enqueue_always(std::function<void()> run);
+  // Somebody waits: gets the pending error, which is then forgotten, or null.
+  void enqueue_wait(std::function<void(const Error*)> run);
+
+  uint64_t calls() const { return calls_; }
+
+ private:
+  struct Task {
+    enum { kernel, always, wait } type;
+    const char* name;
+    uint64_t call;
+    std::function<Status()> run;
+    std::function<void()> run_always;
+    std::function<void(const Error*)> run_wait;
+  };
+  void push(Task task);
+  void work();
+  void execute(Task& task);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Task> queue_;
+  bool closing_ = false;
+  uint64_t calls_ = 0;
+  std::unique_ptr<Error> pending_;  // the stream thread's own
+  std::thread thread_;
+};
+
+}  // namespace sidetune
