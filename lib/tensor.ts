@@ -64,16 +64,25 @@ export class Tensor {
     options: TensorOptions = {},
   ): Tensor {
     const natural: DType =
-      data instanceof Int32Array ? 'i32' : data instanceof Uint8Array ? 'u8' : data instanceof Uint16Array ? 'bf16' : 'f32';
+      data instanceof Int32Array
+        ? 'i32'
+        : data instanceof Uint8Array
+          ? 'u8'
+          : data instanceof Uint16Array
+            ? 'bf16'
+            : 'f32';
     const { dtype = natural, kind } = options;
     const size = shape.reduce((product, length) => product * length, 1);
     if (data.length !== size) {
-      throw new ShapeError(`Tensor.from: 'data' has ${data.length} numbers, expected ${size} for shape [${shape.join(', ')}]`, {
-        kernel: 'Tensor.from',
-        argument: 'data',
-        got: String(data.length),
-        expected: String(size),
-      });
+      throw new ShapeError(
+        `Tensor.from: 'data' has ${data.length} numbers, expected ${size} for shape [${shape.join(', ')}]`,
+        {
+          kernel: 'Tensor.from',
+          argument: 'data',
+          got: String(data.length),
+          expected: String(size),
+        },
+      );
     }
     const bits = encode(data, dtype);
     const tensor = Tensor.empty(device, shape, kind === undefined ? { dtype } : { dtype, kind });
@@ -186,7 +195,9 @@ function encode(data: TensorData | Uint16Array | readonly number[], dtype: DType
     case 'f32':
       return data instanceof Float32Array ? data : Float32Array.from(data);
     case 'bf16':
-      return data instanceof Uint16Array ? data : float32ToBf16(data instanceof Float32Array ? data : Float32Array.from(data));
+      return data instanceof Uint16Array
+        ? data
+        : float32ToBf16(data instanceof Float32Array ? data : Float32Array.from(data));
     case 'i32':
       return data instanceof Int32Array ? data : Int32Array.from(data);
     case 'u8':

@@ -10,7 +10,10 @@ function optionType({ type, choices }) {
   if (type === 'boolean') return 'boolean';
   if (type === 'integers') return 'readonly number[]';
   if (type !== 'choice') return 'number';
-  return choices.split(' ').map((name) => `'${name}'`).join(' | ');
+  return choices
+    .split(' ')
+    .map((name) => `'${name}'`)
+    .join(' | ');
 }
 
 function argument(field) {
@@ -40,7 +43,10 @@ ${fields.map((field) => `      ${argument(field)}`).join('\n')}
     },
     flags?: CallFlags,
   ): {
-${fields.filter(({ role }) => role === 'out' || role === 'saved').map((field) => `    ${result(field)}`).join('\n')}
+${fields
+  .filter(({ role }) => role === 'out' || role === 'saved')
+  .map((field) => `    ${result(field)}`)
+  .join('\n')}
   };`,
   )
   .join('\n')}

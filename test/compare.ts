@@ -20,7 +20,11 @@ export function rms(values: Numbers): number {
 }
 
 /** Null when all numbers agree, else what is wrong: the worst index, both values, how many failed. */
-export function difference(actual: Numbers, expected: Numbers, { roundings, epsilon: unit, floor }: Bound): string | null {
+export function difference(
+  actual: Numbers,
+  expected: Numbers,
+  { roundings, epsilon: unit, floor }: Bound,
+): string | null {
   if (actual.length !== expected.length) return `${actual.length} numbers, expected ${expected.length}`;
   const scale = rms(expected);
   let failed = 0;
@@ -28,7 +32,9 @@ export function difference(actual: Numbers, expected: Numbers, { roundings, epsi
   let worstRatio = -1;
   for (let i = 0; i < expected.length; i++) {
     const bound =
-      floor === undefined ? roundings * unit * (Math.abs(expected[i]!) + scale) : roundings * unit * Math.abs(expected[i]!) + floor;
+      floor === undefined
+        ? roundings * unit * (Math.abs(expected[i]!) + scale)
+        : roundings * unit * Math.abs(expected[i]!) + floor;
     const error = Math.abs(actual[i]! - expected[i]!);
     if (error <= bound) continue; // false for NaN
     failed++;

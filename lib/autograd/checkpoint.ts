@@ -16,25 +16,22 @@ export function checkpoint<T extends Tensor | Tensor[]>(body: (...inputs: Tensor
   const outputs = Array.isArray(result) ? result : [result];
   const tracked = outputs.map((output) => dry.tracks(output));
   if (tape.dry) {
-    outputs.forEach((output, index) => {
-      if (tracked[index]) tape.watch(output);
-    });
+    for (const [index, output] of outputs.entries()) if (tracked[index]) tape.watch(output);
     return result;
   }
   const differentiable = outputs.filter((_, index) => tracked[index]);
   if (differentiable.length === 0) return result;
-  // The handles of the inputs may be disposed before backward: it works on aliases that the tape keeps.
-  const aliases = inputs.map((input) => input);
-  tape.recordReplay(aliases, differentiable, (grads, saved) => {
+  // The caller may dispose the inputs before backward, which therefore works on the aliases that the tape keeps.
+  tape.recordReplay(inputs, differentiable, (grads, saved) => {
     const replay = new Tape(tape);
-    saved.forEach((tensor, index) => replay.identify(tensor, aliases[index]!));
+    for (const [index, tensor] of saved.entries()) replay.identify(tensor, inputs[index]!);
     const again = scope(() => replay.run(() => body(...saved)));
-    const repeated = (Array.isArray(again) ? again : [again]).filter((_, index) => tracked[index]);
-    repeated.forEach((output, index) => {
+    const repeated = Array.isArray(again) ? again : [again];
+    for (const [index, output] of repeated.filter((_, place) => tracked[place]).entries()) {
       const grad = grads[index];
       if (grad) replay.seed(output, grad);
-    });
-    for (const output of Array.isArray(again) ? again : [again]) output.dispose();
+    }
+    for (const output of repeated) output.dispose();
     replay.backward();
   });
   return result;

@@ -1,3 +1,10 @@
 export { checkpoint } from './checkpoint';
 export { type Retained, Tape } from './tape';
-export { block, type GradientsOf, noGrad, type Parameters, valueAndGrad, type ValueAndGradOptions } from './value_and_grad';
+export {
+  block,
+  type GradientsOf,
+  noGrad,
+  type Parameters,
+  type ValueAndGradOptions,
+  valueAndGrad,
+} from './value_and_grad';

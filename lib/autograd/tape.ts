@@ -40,7 +40,12 @@ export interface Recording {
   /** Gradients by input name, new tensors or `gradOut` itself; inputs served by `accumulator` are left out. */
   backward(context: BackwardContext): Record<string, Tensor | undefined>;
   /** In-place ops: puts the buffer back to what it was before the call. */
-  undo?: { buffer: Tensor; version: number; keep: Record<string, Tensor>; run(kept: Record<string, Tensor>, buffer: Tensor): void };
+  undo?: {
+    buffer: Tensor;
+    version: number;
+    keep: Record<string, Tensor>;
+    run(kept: Record<string, Tensor>, buffer: Tensor): void;
+  };
 }
 
 /** A tracked tensor's place in the tape. */
@@ -360,6 +365,7 @@ export function needs(inputs: Inputs): Record<string, boolean> | null {
 /** Enters an op's call into the current tape, if any of its inputs is tracked. Returns the output. */
 export function record(op: string, inputs: Inputs, output: Tensor, recording: Recording): Tensor {
   const tape = Tape.current();
-  if (tape && Object.values(inputs).some((tensor) => tensor && tape.tracks(tensor))) tape.record(op, inputs, [output], recording);
+  if (tape && Object.values(inputs).some((tensor) => tensor && tape.tracks(tensor)))
+    tape.record(op, inputs, [output], recording);
   return output;
 }

@@ -32,7 +32,9 @@ export function valueAndGrad<P extends Parameters>(
     try {
       const value = scope(() => tape.run(body));
       if (!(value instanceof Tensor) || value.size !== 1) {
-        throw new ArgumentError('valueAndGrad: the body must return a tensor of one number, the loss', { kernel: 'valueAndGrad' });
+        throw new ArgumentError('valueAndGrad: the body must return a tensor of one number, the loss', {
+          kernel: 'valueAndGrad',
+        });
       }
       options.onRetained?.(tape.report());
       const one = Tensor.from(value.device, [1], [1], { kind: 'gradients' });
@@ -42,7 +44,9 @@ export function valueAndGrad<P extends Parameters>(
       const grads = entries.map(([key, tensor]) => [key, tape.takeGradient(tensor)] as const);
       return {
         value,
-        grads: (Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads)) as GradientsOf<P>,
+        grads: (Array.isArray(parameters)
+          ? grads.map(([, grad]) => grad)
+          : Object.fromEntries(grads)) as GradientsOf<P>,
       };
     } finally {
       tape.dispose();

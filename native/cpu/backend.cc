@@ -53,6 +53,29 @@ int default_threads() {
   return available_cores();
 }
 
+// SIDETUNE_SIMD=AVX2 or scalar holds the kernels below what the machine has: to reproduce another machine's numbers, and for tests.
+Status choose_simd() {
+  const char* wanted = std::getenv("SIDETUNE_SIMD");
+  hwy::SetSupportedTargetsForTest(0);
+  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
+  int64_t allowed = all;
+  if (wanted && *wanted) {
+    std::string known;
+    allowed = 0;
+    for (int64_t left = all; left != 0; left &= left - 1) {
+      const int64_t target = left & -left;
+      std::string name = hwy::TargetName(target);
+      if (target == HWY_STATIC_TARGET) name = "scalar";
+      known += (known.empty() ? "" : ", ") + name;
+      if (name == wanted) allowed = left;  // this target and the lesser ones
+    }
+    if (!allowed) return failure(Code::argument, std::string("SIDETUNE_SIMD is '") + wanted + "', expected one of " + known);
+    hwy::SetSupportedTargetsForTest(allowed);
+  }
+  hwy::GetChosenTarget().Update(allowed);
+  return {};
+}
+
 Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
   const int cores = available_cores();
   if (options.threads < 0 || options.threads > 4 * cores) {
@@ -60,6 +83,8 @@ Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
                                        " (4 for each of the " + std::to_string(cores) + " cores that this process may use)");
   }
   try {
+    const Status simd = choose_simd();
+    if (!simd.ok) return simd;
     auto* cpu = new BackendDevice;
     cpu->threads = options.threads > 0 ? options.threads : default_threads();
     cpu->gemms = std::make_shared<GemmCache>();

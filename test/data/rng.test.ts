@@ -82,6 +82,15 @@ describe('Rng', () => {
     expect(counts.reduce((sum, count) => sum + (count - 2000) ** 2 / 2000, 0)).toBeLessThan(22.5);
   });
 
+  it('draws integers evenly where 2^32 is far from a multiple', () => {
+    const rng = new Rng(8);
+    const n = 3 * 2 ** 30;
+    let low = 0;
+    for (let i = 0; i < 6000; i++) low += rng.integer(n) < 2 ** 30 ? 1 : 0;
+    // A third of 6,000 within four standard deviations; remainders without redrawing would give a half.
+    expect(Math.abs(low - 2000)).toBeLessThan(147);
+  });
+
   it('permutes: every index once, and every order of three about equally often', () => {
     expect([...new Rng(4).permutation(100)].sort((a, b) => a - b)).toEqual(Array.from({ length: 100 }, (_, i) => i));
     const seen = new Map<string, number>();

@@ -73,7 +73,7 @@ describe('the emoji data sets', () => {
     twitter = adaptation();
   });
 
-  it('have the sizes and classes of the README', () => {
+  it('have their sizes and classes', () => {
     expect(google.train.classes.length).toBe(98);
     expect(twitter.train.classes).toEqual([
       'Activities',

@@ -1,0 +1,114 @@
+import { layerNorm } from '../../lib/ops';
+import { type Case, kernelTest } from '../kernel_test';
+import { layerNorm as reference } from '../reference/layer_norm';
+
+// Two f32 numbers a row beside x.
+function layerNormCase(name: string, shape: number[], extra: Partial<Case> = {}): Case {
+  const d = shape.at(-1)!;
+  const rows = shape.reduce((product, length) => product * length, 1) / d;
+  return {
+    name,
+    inputs: { x: { shape, scale: 3, mean: 1 }, weight: { shape: [d], mean: 1 }, bias: [d] },
+    options: { eps: 1e-6 },
+    keeps: () => rows * 8,
+    ...extra,
+  };
+}
+
+kernelTest('layer_norm', {
+  goldens: [
+    {
+      file: 'layer_norm_3x17x24',
+      inputs: { x: 'x', weight: 'gamma', bias: 'beta' },
+      output: 'y',
+      options: { eps: 1e-6 },
+    },
+  ],
+  cases: [
+    layerNormCase('one row', [1, 24]),
+    layerNormCase('three rows of 7', [3, 7]),
+    ...[15, 16, 17, 31, 33].map((d) => layerNormCase(`width ${d}`, [2, 3, d])),
+    layerNormCase('197 tokens', [1, 197, 40]),
+    layerNormCase('ViT-B row', [2, 5, 768]),
+    layerNormCase('large eps', [4, 20], { options: { eps: 0.5 } }),
+    // A row of one number is its own mean: xhat is 0.
+    layerNormCase('width 1', [3, 1], { degenerate: true }),
+    layerNormCase('all rows equal', [3, 24], {
+      inputs: { x: { shape: [3, 24], values: () => 2 }, weight: [24], bias: [24] },
+      degenerate: true,
+      // xhat = 0/√eps: a rounding of the mean is a thousand times larger in the result.
+      floor: { f32: 1e-3, bf16: 2e-2 },
+    }),
+    layerNormCase('large numbers', [2, 24], {
+      inputs: { x: { shape: [2, 24], scale: 1e4 }, weight: { shape: [24], mean: 1 }, bias: [24] },
+    }),
+  ],
+  run: ({ x, weight, bias }, options) => layerNorm(x!, weight!, bias!, options),
+  reference: ({ x, weight, bias }, { eps }) => reference(x!, weight!, bias!, eps),
+  computeInputs: ['x'],
+  differentiable: ['x', 'weight', 'bias'],
+  // Statistics are sums of d numbers in lanes: a few roundings; gradients pass through two such sums and a product.
+  tolerance: { f32: { out: 12, grad: 40 }, bf16: { out: 2, grad: 4 } },
+  bad: [
+    {
+      name: 'weight of another width',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([7]), tensor([8])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight',
+      message: /layerNormForward: 'weight' has shape \[7\], expected \[d\] = \[8\] \(d from 'x'\)/,
+    },
+    {
+      name: 'weight of two dimensions',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([8, 1]), tensor([8])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight',
+    },
+    {
+      name: 'x of integers',
+      call: (tensor) => layerNorm(tensor([2, 8], 'i32'), tensor([8]), tensor([8])),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'x',
+    },
+    {
+      name: 'bf16 bias',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([8]), tensor([8], 'bf16')),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'bias',
+    },
+    {
+      name: 'NaN eps',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([8]), tensor([8]), { eps: Number.NaN }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'eps',
+      message: /expected a number above 0/,
+    },
+    {
+      name: 'eps of 0',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([8]), tensor([8]), { eps: 0 }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'eps',
+    },
+    {
+      name: 'a disposed tensor',
+      call: (tensor) => {
+        const weight = tensor([8]);
+        weight.dispose();
+        return layerNorm(tensor([2, 8]), weight, tensor([8]));
+      },
+      code: 'SIDETUNE_DISPOSED',
+      argument: 'weight',
+    },
+    {
+      name: 'something that is no tensor',
+      call: (tensor) => layerNorm(tensor([2, 8]), {} as never, tensor([8])),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight',
+    },
+    {
+      name: 'a missing tensor',
+      call: (tensor) => layerNorm(tensor([2, 8]), tensor([8]), undefined as never),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'bias',
+    },
+  ],
+});
