@@ -13,7 +13,15 @@ const COMMANDS = {
   test: ['node_modules/vitest/vitest.mjs', 'run'],
 };
 
-const NATIVE_SOURCES = ['CMakeLists.txt', 'cmake', 'native', 'binding', 'test/native', 'test/cuda-emulation'];
+const NATIVE_SOURCES = [
+  'scripts/build-native.mjs',
+  'CMakeLists.txt',
+  'cmake',
+  'native',
+  'binding',
+  'test/native',
+  'test/cuda-emulation',
+];
 const TYPESCRIPT_SOURCES = ['tsconfig.json', 'tsconfig.build.json', 'lib', 'bench', EXAMPLE];
 
 function buildNative() {
@@ -29,16 +37,8 @@ function buildTypeScript() {
   return unlessStamped('typescript', hash, 'dist', async () => {
     const fresh = join(ROOT, 'build/dist');
     rmSync(fresh, { recursive: true, force: true });
-    const tsc = [
-      'node_modules/typescript/bin/tsc',
-      '-p',
-      'tsconfig.build.json',
-      '--outDir',
-      fresh,
-      '--pretty',
-      'false',
-    ];
-    await runLogged(process.execPath, tsc, 'typescript');
+    const tsc = 'node_modules/typescript/bin/tsc -p tsconfig.build.json --pretty false --outDir'.split(' ');
+    await runLogged(process.execPath, [...tsc, fresh], 'typescript');
     rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
     renameSync(fresh, join(ROOT, 'dist'));
   });

@@ -61,6 +61,14 @@ void transpose(const float* from, int64_t from_row, int64_t rows, int64_t column
   }
 }
 
+// Puts −∞ where the last vector of a row of scores reaches beyond the last token, so that p is 0 there; returns the end of that vector.
+int64_t close_row(float* s, int64_t tokens) {
+  const F f;
+  const int64_t step = static_cast<int64_t>(lanes()), end = round_up(tokens, step), last = end - step;
+  store(hn::IfThenElse(hn::FirstN(f, tokens - last), load(s + last), hn::Set(f, -std::numeric_limits<float>::infinity())), s + last);
+  return end;
+}
+
 struct Softmax {
   float max, sum;
 };
@@ -68,35 +76,32 @@ struct Softmax {
 // One row of scores s log₂e becomes 2^(s log₂e − max), not yet divided by its sum.
 Softmax softmax_row(float* s, int64_t tokens) {
   const F f;
-  const V lowest = hn::Set(f, -std::numeric_limits<float>::infinity());
-  V top = lowest;
-  for_each_vector(tokens, [&](size_t i, auto at, auto) HWY_ATTR {
-    const size_t left = tokens - i;
-    top = hn::Max(top, left >= lanes() ? at(s) : hn::IfThenElse(hn::FirstN(f, left), at(s), lowest));
-  });
-  const float max_s = max(top);
-  const V centre = hn::Set(f, max_s);
+  const int64_t step = static_cast<int64_t>(lanes()), end = close_row(s, tokens);
+  V top = load(s);
+  for (int64_t i = step; i < end; i += step) top = hn::Max(top, load(s + i));
+  const V centre = hn::MaxOfLanes(f, top);
   V total = hn::Zero(f);
-  for_each_vector(tokens, [&](size_t i, auto at, auto put) HWY_ATTR {
-    const V p = exp2(hn::Sub(at(s), centre));
-    total = hn::Add(total, first(p, i, tokens));
-    put(p, s);
-  });
-  return {max_s, sum(total)};
+  for (int64_t i = 0; i < end; i += step) {
+    const V p = exp2(hn::Sub(load(s + i), centre));
+    total = hn::Add(total, p);
+    store(p, s + i);
+  }
+  return {hn::GetLane(centre), sum(total)};
 }
 
 // One row of scores s log₂e becomes p, and dp becomes ds = p ∘ (dp − D).
 void softmax_gradient_row(float* s, float* dp, float lse, int64_t tokens) {
   const F f;
+  const int64_t step = static_cast<int64_t>(lanes()), end = close_row(s, tokens);
   const V centre = hn::Set(f, lse * kLog2e);
   V total = hn::Zero(f);
-  for_each_vector(tokens, [&](size_t i, auto at, auto put) HWY_ATTR {
-    const V p = exp2(hn::Sub(at(s), centre));
-    total = hn::MulAdd(first(p, i, tokens), at(dp), total);
-    put(p, s);
-  });
+  for (int64_t i = 0; i < end; i += step) {
+    const V p = exp2(hn::Sub(load(s + i), centre));
+    total = hn::MulAdd(p, load(dp + i), total);
+    store(p, s + i);
+  }
   const V d = hn::Set(f, sum(total));
-  for_each_vector(tokens, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(at(s), hn::Sub(at(dp), d)), dp); });
+  for (int64_t i = 0; i < end; i += step) store(hn::Mul(load(s + i), hn::Sub(load(dp + i), d)), dp + i);
 }
 
 // A head's place in a tensor of [B, N, parts · d]: its first channel in its image's first row.

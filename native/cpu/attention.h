@@ -10,11 +10,11 @@
 namespace sidetune::cpu {
 
 struct AttentionPlan {
-  static constexpr int64_t kTile = 48;
+  static constexpr int64_t kTile = 72;
 
   int64_t images, tokens, heads, width;  // B N H E
   float scale;
-  // Scores are held for this many queries at a time, against all keys: 48 rows of 197 scores are 40 KB. Rounded so that tiles are about equal.
+  // Scores are held for this many queries at a time, against all keys (66 rows of 197 scores are 55 KB), at most kTile, rounded so that tiles are about equal.
   int64_t tile;
   // Tokens with room for padding as rows and as columns of a product; distances between rows of scores and rows of channels.
   int64_t padded_tokens, score_row, channel_row;

@@ -1,3 +1,82 @@
+// Matrix products c[m, n] = a[m, k] · b[k, n] with f32 sums, through oneDNN, and the packed form in which b is kept.
+//
+// oneDNN computes tiles only, each of at most kTileRows × kTileColumns numbers and planned for one thread; our own OpenMP team deals the tiles out. A tile is
+// f32 in a buffer that stays in the cache, and the caller's `finish` takes it from there: bias, GELU, residual, rounding, += are one pass without
+// traffic of their own. The grid of tiles depends on the shape alone, so results do not depend on the number of threads, bit for bit. (oneDNN's own
+// division of labour does not promise that: it splits k among threads where m and n are small, and differently on each kind of processor.)
+// Cost against one oneDNN call with all threads at ViT-B/16 shapes: none in f32, up to 5 % in bf16 at k = 768.
+//
+// b is kept in panels of kTileColumns columns, one after the other, each in the order that oneDNN likes best for a tile of kTileRows rows.
+//
+// bf16: a and b are bf16 where the processor multiplies bf16 (AVX512_BF16, AMX, AVX2-VNNI-2, ...). Elsewhere operands of bf16 products are widened: panels hold
+// f32 (twice the memory), and rows of a are widened tile by tile. Right, and as fast as f32. DNNL_MAX_CPU_ISA=AVX2 shows it anywhere.
 #pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
 #include "backend.h"
-namespace sidetune::cpu { class GemmCache {}; int64_t packed_bytes(Cpu&,int64_t,int64_t,DType,Layout); std::string gemm_description(); bool gemm_has_bf16(); }
+
+namespace sidetune::cpu {
+
+constexpr int64_t kTileRows = 128, kTileColumns = 192;
+
+// oneDNN's primitives by shape, and the buffers of the team that runs them. One per device; safe from the caller's and the stream's thread at once.
+class GemmCache {
+ public:
+  GemmCache();
+  ~GemmCache();
+
+  struct State;
+  const std::unique_ptr<State> state;
+};
+
+// "oneDNN 2.6.3, brg:avx512_core_bf16"
+std::string gemm_description();
+// Whether bf16 products run in bf16.
+bool gemm_has_bf16();
+// The dtype that the operands of a product have in memory: f32 for bf16 where those are widened.
+DType operand_dtype(DType dtype);
+
+struct Product {
+  int64_t m, n, k;
+  DType dtype;  // of a and b as the caller means them
+};
+
+// The left side. Plain and row-major [m, k]; or [k, m] when transposed; or made on demand: `load` writes rows [row, row + rows) as
+// [rows, k] of operand_dtype, from any thread, more than once.
+struct Left {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  bool transposed = false;
+  std::function<void(int64_t row, int64_t rows, void* to)> load;
+};
+
+// Takes the f32 tile [rows, columns] of c that begins at (row, column). Called from any thread, once per tile.
+using Finish = std::function<void(const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
+
+void multiply(Cpu& cpu, const Product& product, const Left& left, const void* panels, const Finish& finish);
+
+// A plain matrix seen as b[k, n]: row-major, or the transpose of a row-major [n, k], such as a weight [O, I] in x Wᵀ.
+struct Right {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t k = 0, n = 0;
+  bool transposed = false;
+};
+
+int64_t panel_bytes(Cpu& cpu, int64_t k, int64_t n, DType dtype);
+void pack(Cpu& cpu, const Right& from, DType dtype, void* panels);
+void unpack(Cpu& cpu, const void* panels, DType dtype, const Right& to);
+
+// c[m, n] += aᵀ b for plain a[k, m] and b[k, n] of one dtype; the sum of a weight's gradient over k rows. Callers bound k by walking in steps of
+// kGradientRows: b is packed into scratch first.
+constexpr int64_t kGradientRows = 2048;
+void add_transposed_product(Cpu& cpu, const Product& product, const Left& a, const Right& b, float* c, Workspace scratch);
+int64_t transposed_product_bytes(Cpu& cpu, int64_t rows, int64_t n, DType dtype);
+
+// Bytes of a weight [rows, columns] in a packed layout.
+int64_t packed_bytes(Cpu& cpu, int64_t rows, int64_t columns, DType dtype, Layout layout);
+
+}  // namespace sidetune::cpu

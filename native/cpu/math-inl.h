@@ -119,21 +119,25 @@ HWY_INLINE V exp(V x) {
   return hn::Mul(hn::Mul(p, power(half)), power(hn::Sub(e, half)));
 }
 
-// 2ˣ for x up to 127, relative error below 2e-7; 2⁻¹²⁶ below −126, so that no sum meets denormals; NaN stays NaN. Half the work of exp: for softmax,
-// whose arguments are scaled by log₂e beforehand and not above zero.
+// 2ˣ for x up to 127, relative error below 2e-7; 0 from −127 down; NaN stays NaN. About half the work of exp: for softmax, whose scores come scaled by
+// log₂e and are not above zero.
 HWY_INLINE V exp2(V x) {
   const F f;
-  const hn::RebindToSigned<F> i32;
-  x = hn::Max(hn::Set(f, -126.0f), x);
-  const V n = hn::Round(x);
-  const V r = hn::Sub(x, n);
+  const hn::RebindToUnsigned<F> u32;
+  const V low = hn::Set(f, -127.0f);
+  // Max keeps a NaN in its second place, but not on the scalar target.
+  x = HWY_TARGET == HWY_SCALAR ? hn::IfThenElse(hn::Lt(x, low), low, x) : hn::Max(low, x);
+  // At 1.5 · 2²³ a float's last bit is worth 1: the sum is rounded to n + 127 in its low bits, which shifted into the exponent are 2ⁿ.
+  const V magic = hn::Set(f, 12582912.0f + 127.0f);
+  const V n = hn::Add(x, magic);
+  const V r = hn::Sub(x, hn::Sub(n, magic));
   V p = hn::Set(f, 1.326472731e-3f);
   p = hn::MulAdd(p, r, hn::Set(f, 9.671512991e-3f));
   p = hn::MulAdd(p, r, hn::Set(f, 5.550733581e-2f));
   p = hn::MulAdd(p, r, hn::Set(f, 0.2402224243f));
   p = hn::MulAdd(p, r, hn::Set(f, 0.6931470037f));
   p = hn::MulAdd(p, r, hn::Set(f, 1.0f));
-  return hn::BitCast(f, hn::Add(hn::BitCast(i32, p), hn::ShiftLeft<23>(hn::ConvertTo(i32, n))));
+  return hn::Mul(p, hn::BitCast(f, hn::ShiftLeft<23>(hn::BitCast(u32, n))));
 }
 
 // 1/(1 + e⁻ˣ), without overflow and without losing small results: σ(x) = e^{min(x,0)} / (1 + e^{−|x|}).

@@ -1,0 +1,44 @@
+import type { Tensor } from '../tensor';
+import type { Vit } from './vit';
+
+/** What a hook knows of the forward pass it is in. */
+export interface ForwardContext {
+  readonly backbone: Vit;
+  /** Images in the batch. */
+  readonly batch: number;
+  /** Whether this pass is one of training: dropout and drop path are on. */
+  readonly training: boolean;
+  /** The method's parameters, by the names under which it declared them. */
+  readonly parameters: Readonly<Record<string, Tensor>>;
+  /** Tensors that a method carries from hook to hook, for example DTL's `h`. Starts empty in each pass. */
+  readonly state: Record<string, Tensor>;
+  /** An f32 tensor that lives as long as the model, one for each name and shape; its numbers are whatever the last pass left. */
+  buffer(name: string, shape: readonly number[]): Tensor;
+  /** Drop path's mask [B] for a branch of block i (1-based): 0 or 1/keep per image. Undefined when nothing is dropped. */
+  dropPath(i: number, which: 'attn' | 'mlp'): Tensor | undefined;
+}
+
+/**
+ * The named places of a vision transformer where a method can act. Blocks are counted from 1. A hook returns the tensor it was given or a new one; the model
+ * disposes what is no longer used, so a hook never disposes its arguments. Everything is recorded: gradients come by themselves.
+ *
+ * Where a hook is absent the model uses its fused kernels; `linear` and `branch` take an epilogue apart.
+ */
+export interface Hooks {
+  /** After the patch convolution, before CLS and positions: [B, n, d]. */
+  patches?(x: Tensor, context: ForwardContext): Tensor;
+  /** The tokens that enter block 1: [B, N, d]. Prompts go in here. */
+  tokens?(z: Tensor, context: ForwardContext): Tensor;
+  /** The tokens that enter block i. */
+  beforeBlock?(i: number, z: Tensor, context: ForwardContext): Tensor;
+  /** After a LayerNorm: `name` is 'blocks.0.norm1', …, or 'norm'. */
+  norm?(name: string, y: Tensor, context: ForwardContext): Tensor;
+  /** After a linear layer, before activation and residual: y = x Wᵀ + b; `name` is 'blocks.0.attn.qkv', …. */
+  linear?(name: string, x: Tensor, y: Tensor, context: ForwardContext): Tensor;
+  /** A branch's result before it is dropped and added to the stream that it was computed from. */
+  branch?(i: number, which: 'attn' | 'mlp', y: Tensor, stream: Tensor, context: ForwardContext): Tensor;
+  /** The tokens that leave block i. */
+  afterBlock?(i: number, z: Tensor, context: ForwardContext): Tensor;
+  /** The tokens after the last block, before pooling; a side network with a read-out of its own answers here. */
+  features?(z: Tensor, context: ForwardContext): Tensor;
+}

@@ -1,0 +1,281 @@
+import { checkpoint, block as named } from '../autograd';
+import type { Device } from '../device';
+import { ArgumentError } from '../errors';
+import type { PackedWeight } from '../ops';
+import * as ops from '../ops';
+import { keep, outsideScopes } from '../scope';
+import { Tensor } from '../tensor';
+import type { ForwardContext, Hooks } from './hooks';
+
+export type ComputeDtype = 'f32' | 'bf16';
+
+export interface VitConfig {
+  /** Side of the square images, in pixels. */
+  imageSize: number;
+  patchSize: number;
+  /** Width d of the tokens. */
+  dim: number;
+  /** Number of blocks. */
+  depth: number;
+  heads: number;
+  /** Width of the MLP. Default 4·dim. */
+  hidden: number;
+  layerNormEps: number;
+}
+
+/** Where gradients flow through a frozen block, how much of its forward is kept for them. */
+export type Retain = 'activations' | 'block-inputs';
+
+export interface ForwardOptions {
+  hooks: Hooks;
+  context: ForwardContext;
+  /** Trained tensors by name; they stand in for the frozen ones. */
+  trained: ReadonlyMap<string, Tensor>;
+  retain: Retain;
+  /** Blocks from 1 on that run again in backward instead of keeping what side layers read there. */
+  recomputedBlocks: number;
+}
+
+const blockLinears = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2'] as const;
+const blockNorms = ['norm1', 'norm2'] as const;
+
+/** Every tensor of the backbone without its head, in timm's names, with its shape. */
+export function vitShapes({ imageSize, patchSize, dim, depth, hidden }: VitConfig): Map<string, number[]> {
+  const patches = (imageSize / patchSize) ** 2;
+  const shapes = new Map<string, number[]>([
+    ['cls_token', [1, 1, dim]],
+    ['pos_embed', [1, patches + 1, dim]],
+    ['patch_embed.proj.weight', [dim, 3, patchSize, patchSize]],
+    ['patch_embed.proj.bias', [dim]],
+  ]);
+  const linears: Record<(typeof blockLinears)[number], [number, number]> = {
+    'attn.qkv': [3 * dim, dim],
+    'attn.proj': [dim, dim],
+    'mlp.fc1': [hidden, dim],
+    'mlp.fc2': [dim, hidden],
+  };
+  for (let i = 0; i < depth; i++) {
+    for (const norm of blockNorms) {
+      shapes.set(`blocks.${i}.${norm}.weight`, [dim]);
+      shapes.set(`blocks.${i}.${norm}.bias`, [dim]);
+    }
+    for (const linear of blockLinears) {
+      shapes.set(`blocks.${i}.${linear}.weight`, linears[linear]);
+      shapes.set(`blocks.${i}.${linear}.bias`, [linears[linear][0]]);
+    }
+  }
+  shapes.set('norm.weight', [dim]);
+  shapes.set('norm.bias', [dim]);
+  return shapes;
+}
+
+/** Weights that are matrices in a GEMM: held once, packed for it, in the compute dtype. */
+export function isMatrix(name: string): boolean {
+  return blockLinears.some((linear) => name.endsWith(`.${linear}.weight`));
+}
+
+/** Fills in defaults and refuses what is no vision transformer. */
+export function completeConfig(
+  config: Partial<VitConfig> & Pick<VitConfig, 'imageSize' | 'patchSize' | 'dim' | 'depth' | 'heads'>,
+): VitConfig {
+  const complete = { hidden: 4 * config.dim, layerNormEps: 1e-6, ...config };
+  const refuse = (argument: string, got: unknown, expected: string): never => {
+    throw new ArgumentError(`vit: '${argument}' is ${String(got)}, expected ${expected}`, {
+      kernel: 'vit',
+      argument,
+      got: String(got),
+      expected,
+    });
+  };
+  for (const name of ['imageSize', 'patchSize', 'dim', 'depth', 'heads', 'hidden'] as const) {
+    const value = complete[name];
+    if (!Number.isInteger(value) || value < 1) refuse(name, value, 'a whole number of at least 1');
+  }
+  if (complete.imageSize % complete.patchSize)
+    refuse('imageSize', complete.imageSize, `a multiple of patchSize = ${complete.patchSize}`);
+  if (complete.dim % complete.heads) refuse('dim', complete.dim, `a multiple of heads = ${complete.heads}`);
+  return complete;
+}
+
+/**
+ * A vision transformer's frozen body (METHODS 1.1): patches, CLS and positions, pre-norm blocks, final norm. Matrices are packed for the GEMM in the compute
+ * dtype, everything else is f32. The head belongs to the task, not to the backbone.
+ */
+export class Vit {
+  readonly prefixTokens = 1;
+  /** @internal Use `models.vit` or `models.load`. */
+  constructor(
+    readonly device: Device,
+    readonly config: VitConfig,
+    readonly dtype: ComputeDtype,
+    /** Where the weights come from; adapters remember it. */
+    readonly name: string,
+    private readonly tensors: Map<string, Tensor | PackedWeight>,
+  ) {}
+
+  /** Rows and columns of the patch grid. */
+  get grid(): [number, number] {
+    const side = this.config.imageSize / this.config.patchSize;
+    return [side, side];
+  }
+
+  /** Tokens of an image: CLS and patches. */
+  get tokens(): number {
+    return this.grid[0] * this.grid[1] + this.prefixTokens;
+  }
+
+  names(): string[] {
+    return [...this.tensors.keys()];
+  }
+
+  /** Numbers in the backbone, the head excluded. */
+  get parameterCount(): number {
+    let count = 0;
+    for (const shape of vitShapes(this.config).values())
+      count += shape.reduce((product, length) => product * length, 1);
+    return count;
+  }
+
+  /** The tensor as plain f32 [shape of timm], a copy of its own: to train it, to save it. */
+  plain(name: string, kind: 'weights' | 'side' = 'weights'): Tensor {
+    const tensor = this.tensors.get(name);
+    if (!tensor) throw new ArgumentError(`Vit: no tensor '${name}'`, { argument: 'name', got: name });
+    return outsideScopes(() => {
+      if (!(tensor instanceof Tensor)) return ops.unpackWeight(tensor, { dtype: 'f32', kind });
+      const copy = Tensor.empty(this.device, tensor.shape, { kind });
+      copy.copyFrom(tensor);
+      return copy;
+    });
+  }
+
+  /** Lets go of a frozen tensor whose trained stand-in is used from now on. */
+  release(name: string): void {
+    this.tensors.get(name)?.dispose();
+    this.tensors.delete(name);
+  }
+
+  dispose(): void {
+    for (const tensor of this.tensors.values()) tensor.dispose();
+    this.tensors.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Images [B, 3, H, W] (f32, normalised) → tokens [B, N, d] after the last block, with a method's hooks. */
+  forward(images: Tensor, options: ForwardOptions): Tensor {
+    const { hooks, context } = options;
+    const weight = (name: string): Tensor | PackedWeight => {
+      const tensor = options.trained.get(name) ?? this.tensors.get(name);
+      if (!tensor) throw new ArgumentError(`Vit: no tensor '${name}'`, { argument: 'name', got: name });
+      return tensor;
+    };
+    const plain = (name: string): Tensor => weight(name) as Tensor;
+
+    let z = named('embed', () => this.#embed(images, plain, options));
+    const { depth } = this.config;
+    const run = (from: number, to: number, start: Tensor): Tensor => {
+      let tokens = start;
+      for (let i = from; i <= to; i++) tokens = named(`block ${i}`, () => this.#step(i, tokens, weight, options));
+      return tokens;
+    };
+    const recomputed = Math.min(options.recomputedBlocks, depth);
+    if (recomputed > 0) {
+      // What side layers carry out of the prefix (h) comes out of the checkpoint beside the tokens.
+      const first = z;
+      let names: string[] = [];
+      const [tokens, ...carried] = checkpoint(
+        (start) => {
+          const result = run(1, recomputed, start!.alias());
+          names = Object.keys(context.state);
+          return [result, ...names.map((name) => context.state[name]!)];
+        },
+        [first],
+      );
+      for (const [index, name] of names.entries()) context.state[name] = carried[index]!;
+      first.dispose();
+      z = tokens!;
+    }
+    z = run(recomputed + 1, depth, z);
+    if (!hooks.features) return z;
+    return replace(z, hooks.features(z, context));
+  }
+
+  #embed(images: Tensor, plain: (name: string) => Tensor, { hooks, context }: ForwardOptions): Tensor {
+    let patches = ops.patchEmbed(images, plain('patch_embed.proj.weight'), plain('patch_embed.proj.bias'), {
+      dtype: this.dtype,
+    });
+    if (hooks.patches) patches = replace(patches, hooks.patches(patches, context));
+    const z = ops.embedTokens(patches, plain('cls_token'), plain('pos_embed'));
+    patches.dispose();
+    return hooks.tokens ? replace(z, hooks.tokens(z, context)) : z;
+  }
+
+  // One block with the hooks around it; takes over `z`.
+  #step(i: number, z: Tensor, weight: (name: string) => Tensor | PackedWeight, options: ForwardOptions): Tensor {
+    const { hooks, context, retain } = options;
+    const before = hooks.beforeBlock ? replace(z, hooks.beforeBlock(i, z, context)) : z;
+    const body = (input: Tensor): Tensor => this.#block(i, input, weight, options);
+    const after = retain === 'block-inputs' ? checkpoint((input) => body(input!), [before]) : body(before);
+    before.dispose();
+    return hooks.afterBlock ? replace(after, hooks.afterBlock(i, after, context)) : after;
+  }
+
+  #block(
+    i: number,
+    z: Tensor,
+    weight: (name: string) => Tensor | PackedWeight,
+    { hooks, context }: ForwardOptions,
+  ): Tensor {
+    const prefix = `blocks.${i - 1}`;
+    const { heads, layerNormEps: eps } = this.config;
+
+    const norm = (name: string, x: Tensor): Tensor => {
+      const y = ops.layerNorm(
+        x,
+        weight(`${prefix}.${name}.weight`) as Tensor,
+        weight(`${prefix}.${name}.bias`) as Tensor,
+        { eps },
+      );
+      return hooks.norm ? replace(y, hooks.norm(`${prefix}.${name}`, y, context)) : y;
+    };
+    const linear = (name: string, x: Tensor, fused: { activation?: 'gelu'; residual?: Tensor } = {}): Tensor => {
+      const full = `${prefix}.${name}`;
+      const y = ops.linear(x, weight(`${full}.weight`), weight(`${full}.bias`) as Tensor, hooks.linear ? {} : fused);
+      if (!hooks.linear) return y;
+      // A method that changes what a linear layer gives takes its epilogue apart.
+      let result = replace(y, hooks.linear(full, x, y, context));
+      if (fused.activation) result = replace(result, ops.gelu(result));
+      if (fused.residual) result = replace(result, ops.add(fused.residual, result));
+      return result;
+    };
+    // x + branch: in the GEMM's epilogue where nothing comes between, else after the method's hook and drop path.
+    const branch = (which: 'attn' | 'mlp', stream: Tensor, name: string, input: Tensor): Tensor => {
+      const keepScale = context.dropPath(i, which);
+      if (!keepScale && !hooks.branch) return linear(name, input, { residual: stream });
+      let y = linear(name, input);
+      if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
+      return replace(y, keepScale ? ops.residualAdd(stream, y, keepScale) : ops.add(stream, y));
+    };
+    const then = (x: Tensor, next: (x: Tensor) => Tensor): Tensor => replace(x, next(x));
+
+    const attended = then(
+      then(
+        then(norm('norm1', z), (x) => linear('attn.qkv', x)),
+        (qkv) => ops.attention(qkv, { heads }),
+      ),
+      (x) => branch('attn', z, 'attn.proj', x),
+    );
+    const mixed = then(norm('norm2', attended), (x) => linear('mlp.fc1', x, { activation: 'gelu' }));
+    const result = then(mixed, (x) => branch('mlp', attended, 'mlp.fc2', x));
+    attended.dispose();
+    return keep(result);
+  }
+}
+
+/** `next` takes the place of `previous`, which goes unless it is the same tensor. */
+function replace(previous: Tensor, next: Tensor): Tensor {
+  if (next !== previous) previous.dispose();
+  return next;
+}

@@ -1,0 +1,53 @@
+#include "linear.h"
+
+#include "check.h"
+
+namespace sidetune {
+namespace {
+
+// A weight as the right-hand side of a product whose left side is `rows`.
+void check_weight(const char* kernel, const Tensor& weight, Layout packed, const Tensor& rows, const char* rows_name) {
+  const std::string quoted = "'" + camel_case(rows_name) + "'";
+  if (weight.layout != Layout::plain && weight.layout != packed) {
+    refuse_argument(kernel, "weight", name_of(weight.layout), std::string("plain or ") + name_of(packed));
+  }
+  if (weight.dtype == rows.dtype) return;
+  if (weight.layout != Layout::plain) {
+    refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in " + name_of(weight.dtype),
+                    std::string(name_of(rows.dtype)) + " like " + quoted);
+  }
+  if (weight.dtype == DType::bf16) refuse_argument(kernel, "weight", "bf16", "f32 like " + quoted);
+}
+
+// Outputs that are yet to be allocated have their shape, unwanted ones do not.
+bool is_wanted(const Tensor& tensor) { return tensor.rank > 0; }
+
+void check_pre_activation(const char* kernel, bool present, Activation activation) {
+  if (present && activation == Activation::none) refuse_argument(kernel, "pre_activation", "asked for", "nothing without an activation");
+}
+
+}  // namespace
+
+void LinearForward::check(const char* kernel) const {
+  check_weight(kernel, weight, Layout::packed, x, "x");
+  if (residual && activation != Activation::none) refuse_argument(kernel, "residual", "given", "nothing behind an activation");
+  check_pre_activation(kernel, is_wanted(pre_activation), activation);
+}
+
+void LinearBackward::check(const char* kernel) const {
+  if (is_wanted(grad_x)) {
+    if (!weight) refuse_argument(kernel, "weight", "missing", "a tensor, since 'gradX' is wanted");
+    check_weight(kernel, weight, Layout::packed_transposed, grad_out, "grad_out");
+  }
+  if (grad_weight && !x) refuse_argument(kernel, "x", "missing", "a tensor, since 'gradWeight' is wanted");
+  if (activation != Activation::none && !pre_activation) {
+    refuse_argument(kernel, "pre_activation", "missing", "a tensor, since there is an activation");
+  }
+  check_pre_activation(kernel, is_wanted(pre_activation), activation);
+}
+
+void LinearPack::check(const char* kernel) const {
+  if (weight.layout == Layout::plain && out.layout == Layout::plain) refuse_argument(kernel, "out", "plain like 'weight'", "another layout");
+}
+
+}  // namespace sidetune

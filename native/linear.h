@@ -1,0 +1,74 @@
+// The linear layer, on rows of tokens, with what usually stands behind it in a transformer block:
+//   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
+// GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
+//   gradX = g W            gradWeight += gᵀ x            gradBias += Σ_rows g            (the gradient of residual is gradOut itself)
+// Saved for backward: pre, and only behind a GELU. x is needed for gradWeight alone, W for gradX alone: a frozen layer keeps no x.
+//
+// A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a weight between them; a plain weight
+// is packed into scratch at each call, which is the way of weights that are being trained. x in bf16 takes such a weight in f32, too, and rounds it.
+//
+// Sums are f32, rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x. The result does not depend on the number
+// of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed groups. Backward walks the rows in steps of a fixed number, so its scratch
+// memory does not grow with the batch.
+#pragma once
+
+#include "fields.h"
+
+namespace sidetune {
+
+enum class Activation : uint8_t { none, gelu };
+
+struct LinearForward {
+  Tensor x, weight, bias, residual, out, pre_activation;
+  Activation activation = Activation::none;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("x", x, "... I", f32 | bf16);
+    field.in("weight", weight, "O I", f32 | bf16).packed();
+    field.in("bias", bias, "O", f32).optional();
+    field.in("residual", residual, "... O", like("x")).optional();
+    field.choice("activation", activation, "none gelu");
+    field.out("out", out, "... O", like("x")).may_alias("residual");
+    field.saved("pre_activation", pre_activation, "... O", like("x"));
+  }
+  void check(const char* kernel) const;
+  double flops() const { return 2.0 * x.size() * weight.dim(0); }
+};
+
+struct LinearBackward {
+  Tensor grad_out, x, weight, pre_activation, grad_x, grad_weight, grad_bias;
+  Activation activation = Activation::none;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("grad_out", grad_out, "... O", f32 | bf16);
+    field.in("x", x, "... I", like("grad_out")).optional();
+    field.in("weight", weight, "O I", f32 | bf16).packed().optional();
+    field.in("pre_activation", pre_activation, "... O", like("grad_out")).optional();
+    field.choice("activation", activation, "none gelu");
+    field.out("grad_x", grad_x, "... I", like("grad_out"));
+    field.in_out("grad_weight", grad_weight, "O I", f32).optional();
+    field.in_out("grad_bias", grad_bias, "O", f32).optional();
+  }
+  void check(const char* kernel) const;
+  double flops() const {
+    const double product = 2.0 * grad_out.size();
+    return (grad_x ? product * weight.dim(1) : 0) + (grad_weight ? product * x.dim(-1) : 0);
+  }
+};
+
+// out = weight, in the layout and dtype of out.
+struct LinearPack {
+  Tensor weight, out;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("weight", weight, "O I", f32 | bf16).packed();
+    field.out("out", out, "O I", f32 | bf16).packed();
+  }
+  void check(const char* kernel) const;
+  double flops() const { return 0; }
+};
+
+}  // namespace sidetune
