@@ -23,11 +23,11 @@ struct AttentionForward {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.option("heads", heads, at_least(1)).required().bind("H");
-    field.option("scale", scale, finite());
     field.in("qkv", qkv, "B N C", f32 | bf16);
     field.out("out", out, "B N C/3", like("qkv"));
     field.saved("lse", lse, "B H N", f32);
+    field.option("heads", heads, at_least(1)).required().bind("H");
+    field.option("scale", scale, finite());
   }
   void check(const char* kernel) const;  // C is divisible by 3 H
   // Two products of N × E × N for each image and head.
@@ -41,12 +41,12 @@ struct AttentionBackward {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.option("heads", heads, at_least(1)).required().bind("H");
-    field.option("scale", scale, finite());
     field.in("grad_out", grad_out, "B N d", f32 | bf16);
     field.in("qkv", qkv, "B N 3*d", like("grad_out"));
     field.in("lse", lse, "B H N", f32);
     field.out("grad_qkv", grad_qkv, "B N 3*d", like("grad_out"));
+    field.option("heads", heads, at_least(1)).required().bind("H");
+    field.option("scale", scale, finite());
   }
   void check(const char* kernel) const;  // d is divisible by H
   // Five products of N × E × N for each image and head.

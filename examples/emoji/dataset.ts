@@ -88,7 +88,7 @@ function trainingRank(unified: string): number {
 }
 
 /** The folder with the package.json of this example, from the source file and from its compiled copy alike. */
-function exampleFolder(): string {
+export function exampleFolder(): string {
   for (let folder = __dirname; ; folder = dirname(folder)) {
     for (const candidate of [folder, join(folder, 'examples', 'emoji')]) {
       const manifest = join(candidate, 'package.json');

@@ -89,6 +89,8 @@ export interface Retained {
   name: string;
   kind: Kind;
   bytes: number;
+  /** Of the buffer: equal for one buffer seen twice. */
+  address: string;
 }
 
 const currentTape = new AsyncLocalStorage<Tape | null>();
@@ -191,7 +193,7 @@ export class Tape {
     const add = (op: string, block: string, name: string, tensor: Tensor): void => {
       if (seen.has(tensor.address)) return;
       seen.add(tensor.address);
-      rows.push({ op, block, name, kind: tensor.kind, bytes: tensor.bytes });
+      rows.push({ op, block, name, kind: tensor.kind, bytes: tensor.bytes, address: tensor.address });
     };
     for (const { op, block, saved } of this.#nodes) for (const { name, tensor } of saved) add(op, block, name, tensor);
     return rows;

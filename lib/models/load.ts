@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto';
 import type { Device } from '../device';
 import { ArgumentError, FormatError } from '../errors';
-import { openSafetensors, type SafetensorsFile } from '../io/safetensors';
+import { float32ToBf16, openSafetensors, type SafetensorsFile, writeSafetensors } from '../io/safetensors';
 import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
 import { outsideScopes } from '../scope';
@@ -61,13 +62,12 @@ export function vit(
       tensors.set(tensorName, place(tensorName, random.make(shape, start, 'weights'), dtype));
     }
   });
-  return new Vit(
-    device,
-    complete,
-    dtype,
-    name ?? (typeof config === 'string' ? `${config}, random` : 'vit, random'),
-    tensors,
-  );
+  const fingerprint = createHash('sha256')
+    .update(JSON.stringify({ ...complete, seed }))
+    .digest('hex')
+    .slice(0, 16);
+  const label = name ?? (typeof config === 'string' ? `${config}, random` : 'vit, random');
+  return new Vit(device, complete, dtype, label, fingerprint, tensors);
 }
 
 /** What timm's tensors say of a configuration; heads are not among it (64 numbers a head is the rule in ViT-S/B/L). */
@@ -120,6 +120,7 @@ export async function load(
   const tensors = new Map<string, Tensor | PackedWeight>();
   try {
     const config = configOf(file, heads);
+    const hash = createHash('sha256');
     for (const [tensorName, shape] of vitShapes(config)) {
       const entry = file.tensors.get(tensorName);
       const expected = `[${shape.join(', ')}]`;
@@ -132,16 +133,38 @@ export async function load(
         });
       }
       const data = await file.readFloat32(tensorName);
+      hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
       tensors.set(
         tensorName,
         outsideScopes(() => place(tensorName, Tensor.from(device, data, shape, { kind: 'weights' }), dtype)),
       );
     }
-    return new Vit(device, config, dtype, name ?? file.metadata.name ?? path.replace(/^.*\//, ''), tensors);
+    return new Vit(device, config, dtype, name ?? file.metadata.name ?? path.replace(/^.*\//, ''), hash.digest('hex').slice(0, 16), tensors);
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
     throw error;
   } finally {
     await file.close();
   }
+}
+
+/**
+ * Writes the backbone's body to a safetensors file with timm's names; its configuration is in the metadata. Whole or not at all.
+ * @param tensors - the tensors to write by name, f32 and plain
+ * @param dtype - of the numbers in the file
+ */
+export async function saveVit(config: VitConfig, tensors: ReadonlyMap<string, Tensor>, path: string, { dtype = 'f32', name = 'vit' }: { dtype?: ComputeDtype; name?: string } = {}): Promise<void> {
+  await writeSafetensors(
+    path,
+    [...vitShapes(config)].map(([tensorName, shape]) => ({
+      name: tensorName,
+      dtype: dtype === 'bf16' ? 'BF16' : 'F32',
+      shape,
+      data: async () => {
+        const numbers = (await tensors.get(tensorName)!.read()) as Float32Array;
+        return dtype === 'bf16' ? float32ToBf16(numbers) : numbers;
+      },
+    })),
+    { name, heads: String(config.heads) },
+  );
 }

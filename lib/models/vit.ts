@@ -110,6 +110,8 @@ export class Vit {
     readonly dtype: ComputeDtype,
     /** Where the weights come from; adapters remember it. */
     readonly name: string,
+    /** Tells backbones apart: a hash of the weights as they were loaded, or of how random ones were drawn. */
+    readonly fingerprint: string,
     private readonly tensors: Map<string, Tensor | PackedWeight>,
   ) {}
 
@@ -139,12 +141,26 @@ export class Vit {
   /** The tensor as plain f32 [shape of timm], a copy of its own: to train it, to save it. */
   plain(name: string, kind: 'weights' | 'side' = 'weights'): Tensor {
     const tensor = this.tensors.get(name);
-    if (!tensor) throw new ArgumentError(`Vit: no tensor '${name}'`, { argument: 'name', got: name });
+    if (!tensor) throw this.#missing(name);
     return outsideScopes(() => {
       if (!(tensor instanceof Tensor)) return ops.unpackWeight(tensor, { dtype: 'f32', kind });
       const copy = Tensor.empty(this.device, tensor.shape, { kind });
       copy.copyFrom(tensor);
       return copy;
+    });
+  }
+
+  /** A frozen tensor that is no matrix, f32, shared. */
+  frozen(name: string): Tensor {
+    const tensor = this.tensors.get(name);
+    if (!(tensor instanceof Tensor)) throw this.#missing(name);
+    return tensor;
+  }
+
+  #missing(name: string): ArgumentError {
+    return new ArgumentError(`Vit: no tensor '${name}' here (a method that trains the backbone takes its tensors over)`, {
+      argument: 'name',
+      got: name,
     });
   }
 
@@ -168,7 +184,7 @@ export class Vit {
     const { hooks, context } = options;
     const weight = (name: string): Tensor | PackedWeight => {
       const tensor = options.trained.get(name) ?? this.tensors.get(name);
-      if (!tensor) throw new ArgumentError(`Vit: no tensor '${name}'`, { argument: 'name', got: name });
+      if (!tensor) throw this.#missing(name);
       return tensor;
     };
     const plain = (name: string): Tensor => weight(name) as Tensor;

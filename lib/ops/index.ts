@@ -1,1 +1,16 @@
+export { type AdamwOptions, type AdamwTensors, adamwUpdate_ } from './adamw';
+export { type AttentionOptions, attention } from './attention';
+export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
+export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
+export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
+export { type PoolOptions, pool } from './pool';
+export {
+  type KeepOptions,
+  type NormalOptions,
+  type RandomPlace,
+  randomKeep_,
+  randomNormal_,
+  randomUniform_,
+  type UniformOptions,
+} from './random';

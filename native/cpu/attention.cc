@@ -61,6 +61,14 @@ void transpose(const float* from, int64_t from_row, int64_t rows, int64_t column
   }
 }
 
+// Packs the rows of all tokens into `rows` and their transpose into `columns`, which ends in columns of zeros.
+template <class T>
+void pack_transposed(const T* from, int64_t from_row, const AttentionPlan& plan, float* rows, float* columns) {
+  const int64_t padded = round_up(plan.tokens, kPadColumns);
+  pack(from, from_row, plan.tokens, padded, plan.width, 1, rows, plan.channel_row);
+  transpose(rows, plan.channel_row, padded, plan.width, columns, plan.score_row);
+}
+
 // Puts −∞ where the last vector of a row of scores reaches beyond the last token, so that p is 0 there; returns the end of that vector.
 int64_t close_row(float* s, int64_t tokens) {
   const F f;
@@ -89,19 +97,26 @@ Softmax softmax_row(float* s, int64_t tokens) {
   return {hn::GetLane(centre), sum(total)};
 }
 
-// One row of scores s log₂e becomes p, and dp becomes ds = p ∘ (dp − D).
+// One row of scores s log₂e becomes p, and dp becomes ds = p ∘ (dp − D). p is divided by its sum, which is 1 but for the rounding of lse: where
+// attention is saturated, that rounding would pass for a gradient.
 void softmax_gradient_row(float* s, float* dp, float lse, int64_t tokens) {
   const F f;
   const int64_t step = static_cast<int64_t>(lanes()), end = close_row(s, tokens);
   const V centre = hn::Set(f, lse * kLog2e);
-  V total = hn::Zero(f);
+  V total = hn::Zero(f), total_dp = hn::Zero(f);
   for (int64_t i = 0; i < end; i += step) {
     const V p = exp2(hn::Sub(load(s + i), centre));
-    total = hn::MulAdd(p, load(dp + i), total);
+    total = hn::Add(total, p);
+    total_dp = hn::MulAdd(p, load(dp + i), total_dp);
     store(p, s + i);
   }
-  const V d = hn::Set(f, sum(total));
-  for (int64_t i = 0; i < end; i += step) store(hn::Mul(load(s + i), hn::Sub(load(dp + i), d)), dp + i);
+  const float factor = 1 / sum(total);
+  const V times = hn::Set(f, factor), d = hn::Set(f, factor * sum(total_dp));
+  for (int64_t i = 0; i < end; i += step) {
+    const V p = hn::Mul(load(s + i), times);
+    store(p, s + i);
+    store(hn::Mul(p, hn::Sub(load(dp + i), d)), dp + i);
+  }
 }
 
 // A head's place in a tensor of [B, N, parts · d]: its first channel in its image's first row.
@@ -129,8 +144,7 @@ void forward_head(const AttentionPlan& plan, const T* qkv, T* out, float* lse, W
   float* sums = scratch.take<float>(plan.tile_size());
   float* scores = scratch.take<float>(plan.scores_size());
 
-  pack(qkv + d, 3 * d, N, round_up(N, kPadColumns), E, 1, values, channel_row);
-  transpose(values, channel_row, N, E, keys, score_row);
+  pack_transposed(qkv + d, 3 * d, plan, values, keys);
   pack(qkv + 2 * d, 3 * d, N, N, E, 1, values, channel_row);
   for (int64_t begin = 0; begin < N; begin += plan.tile) {
     const int64_t rows = std::min(plan.tile, N - begin);
@@ -161,10 +175,8 @@ void backward_head(const AttentionPlan& plan, const T* grad_out, const T* qkv, c
   float* p = scratch.take<float>(plan.scores_size());
   float* ds = scratch.take<float>(plan.scores_size());
 
-  pack(qkv + 2 * d, 3 * d, N, round_up(N, kPadColumns), E, 1, keys, channel_row);
-  transpose(keys, channel_row, N, E, values_t, score_row);
-  pack(qkv + d, 3 * d, N, round_up(N, kPadColumns), E, 1, keys, channel_row);
-  transpose(keys, channel_row, N, E, keys_t, score_row);
+  pack_transposed(qkv + 2 * d, 3 * d, plan, keys, values_t);
+  pack_transposed(qkv + d, 3 * d, plan, keys, keys_t);
   for (int64_t begin = 0; begin < N; begin += plan.tile) {
     const int64_t rows = std::min(plan.tile, N - begin);
     pack(qkv + begin * 3 * d, 3 * d, rows, round_up(rows, kPadRows), E, plan.scale * kLog2e, queries, channel_row);

@@ -50,7 +50,7 @@ struct Left {
   const void* data = nullptr;
   DType dtype = DType::f32;
   bool transposed = false;
-  std::function<void(int64_t row, int64_t rows, void* to)> load;
+  std::function<void(int64_t row, int64_t rows, void* to)> load = nullptr;
 };
 
 // Takes the f32 tile [rows, columns] of c that begins at (row, column). Called from any thread, once per tile.

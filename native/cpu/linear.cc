@@ -115,7 +115,7 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     });
   }
   if (k.grad_weight) {
-    const int64_t I = k.x.dim(-1);
+    const int64_t I = k.grad_weight.dim(1);
     g.transposed = true;
     const Right x{at_row<T>(k.x, first, I), k.x.dtype, rows, I, false};
     add_transposed_product(cpu, {O, I, rows, k.x.dtype}, g, x, k.grad_weight.as<float>(), scratch);
@@ -156,12 +156,12 @@ void run(Cpu& cpu, const LinearBackward& k, Workspace scratch) { HWY_DYNAMIC_DIS
 int64_t workspace(Cpu& cpu, const LinearForward& k) { return weight_scratch(cpu, k.weight, k.x.dtype, false); }
 
 int64_t workspace(Cpu& cpu, const LinearBackward& k) {
-  const int64_t all = k.grad_out.rows(), O = k.grad_out.dim(-1), rows = std::min(all, kGradientRows);
+  const int64_t O = k.grad_out.dim(-1), all = k.grad_out.rows(), rows = std::min(all, kGradientRows);
   const DType dtype = k.grad_out.dtype;
   int64_t bytes = k.grad_x ? weight_scratch(cpu, k.weight, dtype, true) : 0;
   if (k.activation == Activation::gelu) bytes += Workspace::aligned<std::byte>(rows * O * size_of(operand_dtype(dtype)));
   if (k.grad_bias) bytes += Workspace::aligned<float>(group_count(rows) * O);
-  if (k.grad_weight) bytes += transposed_product_bytes(cpu, all, k.x.dim(-1), dtype);
+  if (k.grad_weight) bytes += transposed_product_bytes(cpu, all, k.grad_weight.dim(1), dtype);
   return bytes;
 }
 

@@ -94,6 +94,16 @@ void add_transposed(const float* transposed, int64_t d, int64_t r, float* a) {
   }
 }
 
+void add_row(const float* from, int64_t count, float* to) {
+  for_each_vector(count, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(to), at(from)), to); });
+}
+
+// Adds the groups' partial sums up in order, in the first group's place.
+const float* sum_of_groups(float* sums, int64_t groups, int64_t count) {
+  for (int64_t group = 1; group < groups; group++) add_row(sums + group * count, count, sums);
+  return sums;
+}
+
 template <class T>
 void accumulate_rows(const LowRankAccumulateForward& k, const float* a, float* u, int64_t begin, int64_t end) {
   const int64_t d = k.z.dim(-1), r = k.c.dim(0);
@@ -155,6 +165,7 @@ void accumulate(const Cpu& cpu, const LowRankAccumulateForward& k, Workspace scr
 template <class T>
 void backward(const Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) {
   const int64_t d = k.z.dim(-1), rows = k.z.rows(), r = k.c.dim(0), groups = group_count(rows), per_group = group_rows(rows);
+  if (rows == 0) return;
   float* a = scratch.take<float>(r * d);
   float* gu = scratch.take<float>(rows * r);
   float* a_sums = k.grad_a ? scratch.take<float>(groups * r * d) : nullptr;
@@ -164,11 +175,8 @@ void backward(const Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scra
     const GroupSums sums{a_sums ? a_sums + group * r * d : nullptr, c_sums ? c_sums + group * r * d : nullptr};
     gradient_rows<T>(k, a, gu, sums, group * per_group, std::min(rows, (group + 1) * per_group));
   });
-  float *grad_a = k.grad_a.as<float>(), *grad_c = k.grad_c.as<float>();
-  for (int64_t group = 0; group < groups; group++) {
-    if (a_sums) add_transposed(a_sums + group * r * d, d, r, grad_a);
-    if (c_sums) for_each_vector(r * d, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(grad_c), at(c_sums + group * r * d)), grad_c); });
-  }
+  if (k.grad_a) add_transposed(sum_of_groups(a_sums, groups, r * d), d, r, k.grad_a.as<float>());
+  if (k.grad_c) add_row(sum_of_groups(c_sums, groups, r * d), r * d, k.grad_c.as<float>());
 }
 
 void low_rank_accumulate_forward(const Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {

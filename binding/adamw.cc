@@ -1,0 +1,5 @@
+#include "native/adamw.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(AdamwUpdate, adamw)

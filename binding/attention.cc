@@ -1,0 +1,6 @@
+#include "native/attention.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(AttentionForward, attention)
+SIDETUNE_BIND(AttentionBackward, attention)

@@ -1,0 +1,81 @@
+import type { Vit } from '../models';
+import * as ops from '../ops';
+import { define, refuseOption } from './method';
+
+/** Options of DTL and DTL+. */
+export interface DtlOptions {
+  /** Rank r of the side layers. Default 2. */
+  rank: number;
+  /** M: the first block (from 1) whose output the side network changes. Default 7. */
+  startBlock: number;
+  /** β of θ(x) = x·sigmoid(βx). Default 100. */
+  beta: number;
+}
+
+export interface DtlPlusOptions extends DtlOptions {
+  /** Side k of the depthwise kernel that all blocks share. Default 3. */
+  kernelSize: number;
+}
+
+function check(method: string, { config }: Vit, { rank, startBlock, beta, kernelSize = 1 }: DtlOptions & { kernelSize?: number }): void {
+  const whole = (name: string, value: number, high: number): void => {
+    if (!Number.isInteger(value) || value < 1 || value > high) refuseOption(method, name, value, `a whole number from 1 to ${high}`);
+  };
+  whole('rank', rank, config.dim);
+  whole('startBlock', startBlock, config.depth);
+  whole('kernelSize', kernelSize, 31);
+  if (!Number.isFinite(beta)) refuseOption(method, 'beta', beta, 'a finite number');
+}
+
+function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options) {
+  return define<Options>(name, defaults, {
+    check: (backbone, options) => check(name, backbone, options),
+
+    // a uniform with bound 1/√d, c zero: the model starts as the frozen backbone. The kernel as PyTorch starts a convolution.
+    parameters: ({ config: { dim, depth } }, init, options) => {
+      const { rank, kernelSize } = options as Options & Partial<DtlPlusOptions>;
+      const layers = Array.from({ length: depth }, (_, i) => [
+        [`side.${i}.a`, { shape: [dim, rank], init: init.uniform(1 / Math.sqrt(dim)) }],
+        [`side.${i}.c`, { shape: [rank, dim], init: init.zeros() }],
+      ]).flat();
+      if (kernelSize) {
+        layers.push(['side.conv.weight', { shape: [dim, 1, kernelSize, kernelSize], init: init.uniform(1 / kernelSize) }]);
+      }
+      return Object.fromEntries(layers);
+    },
+
+    // h_{i+1} = h_i + z_i a_i c_i, in the one buffer that all layers and steps share (eq. 5).
+    beforeBlock: (i, z, p, { state, batch, buffer, backbone: { tokens, config } }) => {
+      const h = state.h ?? buffer('h', [batch, tokens, config.dim]);
+      state.h = ops.lowRankAccumulate_(h, z, p[`side.${i - 1}.a`]!, p[`side.${i - 1}.c`]!, { initialize: i === 1 });
+      return z;
+    },
+
+    // z'_{i+1} = z_{i+1} + g(θ(h_{i+1})) for i ≥ M (eq. 7–9).
+    afterBlock: (i, z, p, { state, backbone: { grid, prefixTokens } }, { startBlock, beta }) => {
+      if (i < startBlock) return z;
+      const weight = p['side.conv.weight'];
+      return ops.sideInject(z, state.h!, weight ? { beta, weight, grid, prefixTokens } : { beta });
+    },
+
+    // The authors' names and layouts: Linear weights [r, d] and [d, r] where we have a [d, r] and c [r, d].
+    fileName: (name) => {
+      const side = /^side\.(\d+)\.([ac])$/.exec(name);
+      if (side) return { key: `lora_dict.${side[1]}.lora_${side[2] === 'a' ? 'A' : 'B'}`, transpose: true };
+      return { key: name === 'side.conv.weight' ? 'lora_fusion.weight' : name };
+    },
+
+    frozenBlocks: (_backbone, { startBlock }) => startBlock,
+  });
+}
+
+/**
+ * DTL: one low-rank side layer per block, added to the stream from block M on (arXiv 2312.07856). Backward runs through blocks M+1 … depth only.
+ */
+export const dtl = sideNetwork<DtlOptions>('dtl', { rank: 2, startBlock: 7, beta: 100 });
+
+/** DTL+: DTL with one depthwise convolution over the patch grid, shared by all blocks; CLS passes by it. */
+export const dtlPlus = sideNetwork<DtlPlusOptions>('dtlPlus', { rank: 2, startBlock: 7, beta: 100, kernelSize: 3 });
+
+/** DTL+*: DTL+ that changes the stream after every block (M = 1). */
+export const dtlPlusStar = sideNetwork<DtlPlusOptions>('dtlPlusStar', { rank: 2, startBlock: 1, beta: 100, kernelSize: 3 });

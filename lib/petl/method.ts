@@ -1,0 +1,130 @@
+import { ArgumentError } from '../errors';
+import type { ForwardContext, Hooks, Initializer, Vit } from '../models';
+import { init } from '../models';
+import type { Tensor } from '../tensor';
+import { type ModelOptions, PetlModel } from './model';
+import { registerMethod } from './registry';
+
+/** A trainable tensor that a method adds. */
+export interface ParameterSpec {
+  shape: readonly number[];
+  init: Initializer;
+  /** Whether weight decay applies. Default: yes, unless the name ends in 'bias'. */
+  decay?: boolean;
+}
+
+type Parameters = Readonly<Record<string, Tensor>>;
+
+/**
+ * A parameter-efficient fine-tuning method: what it trains, and what it does at the named places of the backbone ({@link Hooks}). Every method of this
+ * package is written with nothing else.
+ */
+export interface MethodDefinition<Options> {
+  /** The parameters that the method adds, each declared once, by name. */
+  parameters?(backbone: Vit, initializers: typeof init, options: Options): Record<string, ParameterSpec>;
+  /** Which of the backbone's own tensors it trains. Default: none. */
+  trains?(name: string, options: Options): boolean;
+  patches?(x: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  tokens?(z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  beforeBlock?(i: number, z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  norm?(name: string, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  linear?(name: string, x: Tensor, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  branch?(
+    i: number,
+    which: 'attn' | 'mlp',
+    y: Tensor,
+    stream: Tensor,
+    p: Parameters,
+    context: ForwardContext,
+    options: Options,
+  ): Tensor;
+  afterBlock?(i: number, z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  features?(z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  /** Blocks from 1 on whose tokens depend on nothing trained; `prefix: 'recompute'` runs them again in backward. Default 0. */
+  frozenBlocks?(backbone: Vit, options: Options): number;
+  /** Refuses options that make no sense, with an ArgumentError. */
+  check?(backbone: Vit, options: Options): void;
+  /** How a parameter is called in files, where that differs: the authors' name, and whether their layout is the transpose of ours. */
+  fileName?(parameter: string): { key: string; transpose?: boolean };
+  /** Where the method's head reads. Default 'patch_mean_then_norm'. */
+  pool?: ModelOptions['pool'];
+}
+
+/** A method, ready to be put on a backbone. */
+export type Method<Options> = (backbone: Vit, options: ModelOptions & Partial<Options>) => PetlModel;
+
+const hookNames = ['patches', 'tokens', 'beforeBlock', 'norm', 'linear', 'branch', 'afterBlock', 'features'] as const;
+
+const modelOptions = ['classes', 'pool', 'dropPath', 'retain', 'prefix', 'seed', 'labelSmoothing', 'labels'];
+
+/**
+ * Defines a method.
+ * @param name - what tables, files and errors call it
+ * @param defaults - the method's own options with their defaults; an option that is not among them is refused
+ * @example
+ * const gated = petl.define('gated', { strength: 1 }, {
+ *   parameters: ({ config }, init) => ({ 'gate.weight': { shape: [config.dim], init: init.zeros() } }),
+ *   afterBlock: (i, z, p) => …,
+ * });
+ * const model = gated(backbone, { classes: 10 });
+ */
+export function define<Options extends object>(
+  name: string,
+  defaults: Options,
+  definition: MethodDefinition<Options>,
+): Method<Options> {
+  const method: Method<Options> = (backbone, given) => {
+    const known = [...modelOptions, ...Object.keys(defaults)];
+    for (const option of Object.keys(given)) {
+      if (!known.includes(option)) {
+        throw new ArgumentError(`petl.${name}: unknown option '${option}', known: ${known.join(', ')}`, {
+          kernel: `petl.${name}`,
+          argument: option,
+        });
+      }
+    }
+    const options = { ...defaults, ...definedOnly(given) };
+    definition.check?.(backbone, options);
+    const hooks: Hooks = {};
+    for (const hook of hookNames) {
+      const body = definition[hook] as ((...args: unknown[]) => Tensor) | undefined;
+      if (!body) continue;
+      // Hooks of the model end in the context; a method's own get the parameters before it and the options after it.
+      (hooks as Record<string, unknown>)[hook] = (...args: unknown[]) => {
+        const context = args.pop() as ForwardContext;
+        return body(...args, context.parameters, context, options);
+      };
+    }
+    const own = Object.fromEntries(Object.keys(defaults).map((key) => [key, options[key as keyof Options]]));
+    return new PetlModel(backbone, {
+      method: name,
+      methodOptions: own,
+      specs: definition.parameters?.(backbone, init, options) ?? {},
+      trains: (tensor) => definition.trains?.(tensor, options) ?? false,
+      hooks,
+      frozenBlocks: definition.frozenBlocks?.(backbone, options) ?? 0,
+      fileName: definition.fileName ?? ((tensor) => ({ key: tensor })),
+      options: { ...(definition.pool ? { pool: definition.pool } : {}), ...modelOptionsOf(given) } as ModelOptions,
+    });
+  };
+  registerMethod(name, method as (backbone: Vit, options: ModelOptions) => PetlModel);
+  return method;
+}
+
+function modelOptionsOf(given: object): object {
+  return Object.fromEntries(Object.entries(definedOnly(given)).filter(([name]) => modelOptions.includes(name)));
+}
+
+function definedOnly<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** Refuses an option; for use in {@link MethodDefinition.check}. */
+export function refuseOption(method: string, option: string, got: unknown, expected: string): never {
+  throw new ArgumentError(`petl.${method}: '${option}' is ${String(got)}, expected ${expected}`, {
+    kernel: `petl.${method}`,
+    argument: option,
+    got: String(got),
+    expected,
+  });
+}

@@ -1,0 +1,4 @@
+export { loadCheckpoint, type Progress, saveCheckpoint } from './checkpoint';
+export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate';
+export { type Prediction, predict } from './predict';
+export { type TrainOptions, type TrainProgress, type TrainSummary, train } from './train';

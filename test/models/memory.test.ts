@@ -1,0 +1,130 @@
+/** What a ViT-B/16 at batch 32 keeps and peaks at, in exact bytes: planned, not computed, so it takes no time. */
+
+import { describe, expect, it } from 'vitest';
+import type { Retained } from '../../lib/autograd';
+import { Device, type MemoryReport } from '../../lib/device';
+import { type ComputeDtype, vit } from '../../lib/models';
+import { adamW } from '../../lib/optim';
+import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
+import type { Method } from '../../lib/petl';
+
+const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
+const T = B * N * d; // numbers of one activation of the stream
+const rows = B * N;
+
+interface Plan {
+  retained: Retained[];
+  retainedAgain: Retained[];
+  memory: MemoryReport;
+  parameters: number;
+}
+
+async function plan<O>(method: Method<O>, dtype: ComputeDtype, options: Partial<ModelOptions & O> = {}): Promise<Plan> {
+  const device = await Device.open('cpu', { plan: true });
+  const backbone = vit(device, 'vit_base_patch16_224', { dtype });
+  const model: PetlModel = method(backbone, { classes, ...options } as ModelOptions & Partial<O>);
+  const optimizer = adamW(model.parameters());
+  const batch = { images: new Float32Array(B * 3 * 224 * 224), labels: new Int32Array(B) };
+  device.resetPeak();
+  await model.step(batch, optimizer);
+  const { retained } = model;
+  const memory = device.memory();
+  await model.step(batch, optimizer);
+  expect(device.memory().peakBytes, 'the second step needs no more than the first').toBe(memory.peakBytes);
+  const result = { retained, retainedAgain: model.retained, memory, parameters: model.parameterCount };
+  optimizer.dispose();
+  model.dispose();
+  backbone.dispose();
+  expect(device.memory().currentBytes).toBe(0);
+  await device.close();
+  return result;
+}
+
+function bytesOf(retained: Retained[], wanted: (row: Retained) => boolean): number {
+  return retained.filter((row) => row.kind === 'activations' && wanted(row)).reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+describe.each([
+  ['bf16', 2],
+  ['f32', 4],
+] as const)('DTL in %s', (dtype, size) => {
+  const statistics = 2 * rows * 4; // mean and rstd of a LayerNorm
+  const sideLayer = T * size + rows * 2 * 4; // z and the r-wide product u
+  // METHODS 4.1 without N×N: z (shared with the side layer), z', q k v, the GELU's input, one log-sum-exp a row and head.
+  const frozenSet = T * size + 2 * statistics + 3 * T * size + B * H * N * 4 + 4 * T * size;
+
+  it('blocks 1..M keep what their side layers need and nothing else', async () => {
+    const { retained } = await plan(dtl, dtype);
+    for (let i = 1; i <= 7; i++) {
+      const block = retained.filter((row) => row.block === `block ${i}` && row.kind === 'activations');
+      expect(bytesOf(block, () => true), `block ${i}`).toBe(sideLayer);
+      expect(block.map(({ op, name }) => `${op} ${name}`).sort()).toEqual(['lowRankAccumulate_ u', 'lowRankAccumulate_ z']);
+    }
+    for (let i = 8; i <= depth; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(sideLayer + frozenSet);
+    expect(bytesOf(retained, ({ block }) => block === 'embed')).toBe(0);
+  });
+
+  it('h is one buffer: the same in every layer and every step', async () => {
+    const { retained, retainedAgain } = await plan(dtl, dtype);
+    const h = retained.filter(({ kind, bytes }) => kind === 'side' && bytes === T * 4);
+    expect(h).toHaveLength(1);
+    const again = retainedAgain.filter(({ kind, bytes }) => kind === 'side' && bytes === T * 4);
+    expect(again.map(({ address }) => address)).toEqual(h.map(({ address }) => address));
+  });
+
+  it('nothing N×N is kept', async () => {
+    const { retained } = await plan(dtl, dtype);
+    const largest = Math.max(...retained.map(({ bytes }) => bytes));
+    expect(largest).toBe(4 * T * size);
+    expect(retained.some(({ bytes }) => bytes === B * H * N * N * size || bytes === B * H * N * N * 4)).toBe(false);
+  });
+
+  it('block inputs alone, when blocks run again in backward', async () => {
+    const { retained } = await plan(dtl, dtype, { retain: 'block-inputs' });
+    for (let i = 1; i <= depth; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(sideLayer);
+  });
+
+  it('a recomputed prefix keeps its first tokens alone', async () => {
+    const { retained } = await plan(dtl, dtype, { prefix: 'recompute' });
+    for (let i = 1; i <= 7; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(0);
+    expect(bytesOf(retained, ({ op }) => op === 'checkpoint')).toBe(T * size);
+  });
+
+  it('each unit of M is one frozen set', async () => {
+    const kept = [];
+    for (const startBlock of [1, 4, 7, 12]) kept.push(bytesOf((await plan(dtl, dtype, { startBlock })).retained, () => true));
+    expect(kept[0]! - kept[1]!).toBe(3 * frozenSet);
+    expect(kept[1]! - kept[2]!).toBe(3 * frozenSet);
+    expect(kept[2]! - kept[3]!).toBe(5 * frozenSet);
+  });
+});
+
+describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => {
+  it.each([
+    ['linear', linear, {}, 0],
+    ['DTL', dtl, {}, 36_864],
+    ['DTL+ k=3', dtlPlus, {}, 43_776],
+    ['DTL+ k=4', dtlPlus, { kernelSize: 4 }, 49_152],
+    ['DTL+ k=5', dtlPlus, { kernelSize: 5 }, 56_064],
+    ['DTL+*', dtlPlusStar, {}, 43_776],
+    ['full', full, {}, 85_798_656],
+  ] as [string, Method<object>, object, number][])('%s', async (_name, method, options, count) => {
+    expect((await plan(method, 'f32', options)).parameters).toBe(count);
+  });
+});
+
+describe('peak of all engine memory in a DTL step, bf16', () => {
+  it("at most 1.0 GB with retain 'activations'", async () => {
+    const { memory } = await plan(dtl, 'bf16');
+    expect(memory.peakBytes).toBeLessThanOrEqual(1.0e9);
+  });
+  it("at most 0.65 GB with retain 'block-inputs'", async () => {
+    const { memory } = await plan(dtl, 'bf16', { retain: 'block-inputs' });
+    expect(memory.peakBytes).toBeLessThanOrEqual(0.65e9);
+  });
+  it('methods in the order of the paper', async () => {
+    const peaks = [];
+    for (const method of [linear, dtl, dtlPlus, dtlPlusStar, full] as Method<object>[]) peaks.push((await plan(method, 'bf16')).memory.peakBytes);
+    expect(peaks).toEqual([...peaks].sort((a, b) => a - b));
+  });
+});

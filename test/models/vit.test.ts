@@ -1,0 +1,104 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { Device } from '../../lib/device';
+import { adamW } from '../../lib/optim';
+import { relativeToMaximum } from '../compare';
+import { type GoldenModel, openGolden } from './golden';
+
+const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const files = ['vit_linear', 'vit_full', 'vit_dtl', 'vit_dtl_plus', 'vit_dtl_plus_star', 'vit_dtl_last'];
+const withSteps = files.filter((name) => name !== 'vit_full');
+
+async function close(device: Device, { model, backbone, file }: GoldenModel): Promise<void> {
+  model.dispose();
+  backbone.dispose();
+  await file.close();
+  expect(device.memory().currentBytes, 'everything was given back').toBe(0);
+  expect(await device.checkGuards()).toBeNull();
+  await device.close();
+}
+
+async function gradientErrors({ model, file, batch }: GoldenModel): Promise<{ loss: number; errors: Map<string, number> }> {
+  const { loss, correct, grads } = model.gradients(batch);
+  const errors = new Map<string, number>();
+  for (const [name, grad] of Object.entries(grads)) {
+    const expected = await file.readFloat32(`grad.${name}`);
+    const actual = (await grad.read()) as Float32Array;
+    // Adding a constant to every key changes no softmax: the gradient of its bias is 0, and only rounding is left of it.
+    if (name.endsWith('attn.qkv.bias')) {
+      const d = expected.length / 3;
+      for (let i = d; i < 2 * d; i++) {
+        expect(Math.abs(actual[i]!), `${name}[${i}]`).toBeLessThan(1e-3);
+        actual[i] = expected[i]!;
+      }
+    }
+    errors.set(name, relativeToMaximum(actual, expected));
+    grad.dispose();
+  }
+  const value = (await loss.read())[0]!;
+  loss.dispose();
+  correct.dispose();
+  return { loss: value, errors };
+}
+
+describe.each(files)('golden %s', (name) => {
+  it('logits, loss and every gradient in f32', async () => {
+    const device = await Device.open('cpu', { guards: true });
+    const golden = await openGolden(device, name, folder);
+    const logits = golden.model.forward(golden.batch.images);
+    expect(relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits'))).toBeLessThan(1e-4);
+    logits.dispose();
+    const { loss, errors } = await gradientErrors(golden);
+    expect(relativeToMaximum([loss], await golden.file.readFloat32('out.loss'))).toBeLessThan(1e-4);
+    for (const [parameter, error] of errors) expect(error, `gradient of ${parameter}`).toBeLessThan(1e-4);
+    await close(device, golden);
+  });
+
+  it('bf16 stays near', async () => {
+    const device = await Device.open('cpu', { guards: true });
+    const golden = await openGolden(device, name, folder, { dtype: 'bf16' });
+    const logits = golden.model.forward(golden.batch.images);
+    expect(relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits'))).toBeLessThan(2e-2);
+    logits.dispose();
+    const { loss, errors } = await gradientErrors(golden);
+    expect(relativeToMaximum([loss], await golden.file.readFloat32('out.loss'))).toBeLessThan(2e-2);
+    const sorted = [...errors.values()].sort((a, b) => a - b);
+    expect(sorted[sorted.length >> 1]!, 'median gradient').toBeLessThan(2e-2);
+    expect(sorted.at(-1)!, 'worst gradient').toBeLessThan(1e-1);
+    await close(device, golden);
+  });
+
+  it.each([
+    { retain: 'block-inputs', prefix: 'keep' },
+    { retain: 'activations', prefix: 'recompute' },
+    { retain: 'block-inputs', prefix: 'recompute' },
+  ] as const)('the same gradients with retain $retain, prefix $prefix', async (policy) => {
+    const device = await Device.open('cpu', { guards: true });
+    const golden = await openGolden(device, name, folder, policy);
+    const { errors } = await gradientErrors(golden);
+    for (const [parameter, error] of errors) expect(error, `gradient of ${parameter}`).toBeLessThan(1e-4);
+    await close(device, golden);
+  });
+});
+
+describe.each(withSteps)('golden %s', (name) => {
+  it('losses and parameters over the AdamW steps', async () => {
+    const device = await Device.open('cpu', { guards: true });
+    const golden = await openGolden(device, name, folder);
+    const { model, file, attrs, batch } = golden;
+    const optimizer = adamW(model.parameters(), { lr: attrs.lr, weightDecay: attrs.weight_decay });
+    const losses: number[] = [];
+    for (let step = 0; step < attrs.steps; step++) losses.push((await model.step(batch, optimizer)).loss);
+    expect(relativeToMaximum(losses, await file.readFloat32('out.losses'))).toBeLessThan(1e-4);
+    for (const { name: parameter, tensor } of model.parameters()) {
+      const error = relativeToMaximum((await tensor.read()) as Float32Array, await file.readFloat32(`after.${parameter}`));
+      expect(error, `${parameter} after the steps`).toBeLessThan(1e-4);
+    }
+    optimizer.dispose();
+    await close(device, golden);
+  });
+});

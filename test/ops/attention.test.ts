@@ -1,0 +1,167 @@
+import { kernels } from '../../lib/kernels';
+import { attention } from '../../lib/ops';
+import { type Case, kernelTest } from '../kernel_test';
+import { attention as reference } from '../reference/attention';
+
+type Shape = [B: number, N: number, H: number, E: number];
+
+// One f32 number a row and head beside qkv.
+function attentionCase(name: string, [B, N, H, E]: Shape, extra: Partial<Case> = {}): Case {
+  return {
+    name,
+    inputs: { qkv: [B, N, 3 * H * E] },
+    options: { heads: H },
+    keeps: () => B * H * N * 4,
+    ...extra,
+  };
+}
+
+kernelTest('attention', {
+  goldens: [
+    { file: 'attention_2x17x4x8', inputs: { qkv: 'qkv' }, output: 'y', options: { heads: 4 } },
+    { file: 'attention_1x197x2x64', inputs: { qkv: 'qkv' }, output: 'y', options: { heads: 2 } },
+  ],
+  cases: [
+    // p is 1 whatever q and k are: they have no gradient.
+    attentionCase('one token', [2, 1, 2, 4]),
+    attentionCase('one number a head', [1, 7, 3, 1]),
+    attentionCase('one head', [3, 5, 1, 3]),
+    ...[15, 16, 17, 31, 33].map((E) => attentionCase(`heads of ${E}`, [1, 4, 2, E])),
+    attentionCase('heads of 80', [1, 5, 1, 80]),
+    // Around the padding of rows and vectors, and around one tile of queries.
+    ...[6, 15, 16, 17, 18].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 8])),
+    ...[72, 73].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 5])),
+    attentionCase('ViT-B head', [2, 197, 2, 64]),
+    attentionCase('1025 tokens', [1, 1025, 1, 4]),
+    attentionCase('negative scale', [1, 9, 2, 8], { options: { heads: 2, scale: -0.3 } }),
+    attentionCase('zeros', [1, 9, 2, 8], {
+      inputs: { qkv: { shape: [1, 9, 48], values: () => 0 } },
+      degenerate: true,
+    }),
+    attentionCase('all tokens equal', [1, 9, 2, 8], {
+      inputs: { qkv: { shape: [1, 9, 48], values: (i) => Math.sin(i % 48) } },
+      degenerate: true,
+      floor: { f32: 1e-6, bf16: 4e-3 },
+    }),
+    attentionCase('denormal numbers', [1, 9, 2, 8], {
+      inputs: { qkv: { shape: [1, 9, 48], scale: 1e-39 } },
+      degenerate: true,
+      floor: { f32: 1e-6, bf16: 4e-3 },
+    }),
+    // Scores of hundreds: p is nearly one-hot.
+    attentionCase('large scores', [1, 9, 2, 8], {
+      inputs: { qkv: { shape: [1, 9, 48], scale: 10 } },
+    }),
+  ],
+  run: ({ qkv }, { heads, scale }) => attention(qkv!, { heads, scale }),
+  reference: ({ qkv }, { heads, scale }) => reference(qkv!, heads, scale),
+  computeInputs: ['qkv'],
+  differentiable: ['qkv'],
+  tolerance: { f32: { out: 12, grad: 40 }, bf16: { out: 2, grad: 4 } },
+  bad: [
+    {
+      name: 'channels that do not fall into 3 · heads parts',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 3 }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'qkv',
+      message: /attentionForward: 'qkv' is 24 channels, expected a multiple of 3 heads = 9/,
+    },
+    {
+      name: 'channels that do not fall into thirds',
+      call: (tensor) => attention(tensor([2, 5, 32]), { heads: 2 }),
+      code: 'SIDETUNE_SHAPE',
+    },
+    {
+      name: 'qkv of two dimensions',
+      call: (tensor) => attention(tensor([5, 24]), { heads: 2 }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'qkv',
+      message: /expected \[B, N, C\]/,
+    },
+    {
+      name: 'qkv of integers',
+      call: (tensor) => attention(tensor([2, 5, 24], 'i32'), { heads: 2 }),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'qkv',
+    },
+    {
+      name: 'no heads',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 0 }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'heads',
+      message: /expected a number of at least 1/,
+    },
+    {
+      name: 'half a head',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 1.5 }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'heads',
+    },
+    {
+      name: 'options left out',
+      call: (tensor) => attention(tensor([2, 5, 24]), undefined as never),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'heads',
+    },
+    {
+      name: 'an unknown option',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 2, mask: true } as never),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'mask',
+    },
+    {
+      name: 'infinite scale',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 2, scale: Number.POSITIVE_INFINITY }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'scale',
+    },
+    {
+      name: 'a disposed tensor',
+      call: (tensor) => {
+        const qkv = tensor([2, 5, 24]);
+        qkv.dispose();
+        return attention(qkv, { heads: 2 });
+      },
+      code: 'SIDETUNE_DISPOSED',
+      argument: 'qkv',
+    },
+    {
+      name: 'backward: qkv of another width than gradOut',
+      call: (tensor) =>
+        kernels.attentionBackward({
+          gradOut: tensor([2, 5, 8]),
+          qkv: tensor([2, 5, 27]),
+          lse: tensor([2, 2, 5]),
+          heads: 2,
+        }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'qkv',
+    },
+    {
+      name: 'backward: log-sum-exp of another number of heads',
+      call: (tensor) =>
+        kernels.attentionBackward({
+          gradOut: tensor([2, 5, 8]),
+          qkv: tensor([2, 5, 24]),
+          lse: tensor([2, 4, 5]),
+          heads: 2,
+        }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'lse',
+      message: /expected \[B, H, N\] = \[2, 2, 5\]/,
+    },
+    {
+      name: 'backward: channels that do not fall into heads',
+      call: (tensor) =>
+        kernels.attentionBackward({
+          gradOut: tensor([2, 5, 8]),
+          qkv: tensor([2, 5, 24]),
+          lse: tensor([2, 3, 5]),
+          heads: 3,
+        }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'gradOut',
+      message: /attentionBackward: 'gradOut' is 8 channels, expected a multiple of heads = 3/,
+    },
+  ],
+});
