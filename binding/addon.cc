@@ -13,8 +13,9 @@ namespace sidetune::binding {
 
 namespace {
 
+// initialize(classes)
 Napi::Value initialize(const Napi::CallbackInfo& info) {
-  Addon::of(info.Env()).error_classes = Napi::Persistent(info[0].As<Napi::Object>());
+  take_error_classes(info.Env(), info[0]);
   return info.Env().Undefined();
 }
 
@@ -25,8 +26,8 @@ Napi::Value finalized_tensors(const Napi::CallbackInfo& info) {
 // The environment ends (exit, or a worker that is terminated): streams stop after the call that runs; tensors that are left go with their finalizers.
 void clean_up(Addon* addon) {
   addon->completions->close();
-  for (Device* device : std::set<Device*>(addon->devices)) device->close();
-  addon->devices.clear();
+  for (const auto& open : addon->devices)
+    if (const auto device = open.lock()) device->close();
 }
 
 Napi::Object start(Napi::Env env, Napi::Object exports) {

@@ -6,8 +6,8 @@
 
 #include <functional>
 #include <memory>
-#include <set>
 #include <string>
+#include <vector>
 
 #include "native/device.h"
 
@@ -17,9 +17,9 @@ class Completions;
 
 // One per environment, freed with it.
 struct Addon {
-  Napi::ObjectReference error_classes;  // made in lib/errors.ts, handed over by initialize()
+  Napi::ObjectReference error_classes;  // of lib/errors.ts
   std::shared_ptr<Completions> completions;
-  std::set<Device*> devices;  // open ones, to be closed when the environment ends
+  std::vector<std::weak_ptr<Device>> devices;  // to be closed when the environment ends
   int64_t finalized_tensors = 0;  // freed by the garbage collector instead of dispose()
 
   static Addon& of(Napi::Env env) { return *env.GetInstanceData<Addon>(); }
@@ -35,8 +35,9 @@ Napi::Object wrap(Napi::Env env, std::shared_ptr<Device> device);
 Napi::Object wrap(Napi::Env env, TensorHandle handle);
 // Throw Error when the value is no such handle: a foreign object is never reinterpreted.
 std::shared_ptr<Device> unwrap_device(Napi::Value value);
-TensorHandle* unwrap_tensor(Napi::Value value);        // null: not a tensor
-TensorHandle& live_tensor(Napi::Value value);          // throws also when disposed
+TensorHandle* unwrap_tensor(Napi::Value value);  // null: not a tensor
+TensorHandle& any_tensor(Napi::Value value);
+TensorHandle& live_tensor(Napi::Value value);  // throws also when disposed
 
 // Lets go of the storage; the handle is disposed afterwards.
 void release(Napi::Env env, TensorHandle& handle);
@@ -44,6 +45,10 @@ void release(Napi::Env env, TensorHandle& handle);
 // Tells V8 of bytes that its handles keep alive.
 void account(Napi::Env env, int64_t bytes);
 
+// The classes that errors are made of, by name.
+void take_error_classes(Napi::Env env, Napi::Value classes);
+// A value as error messages call it; runs no JavaScript.
+std::string text_of(const Napi::Value& value);
 [[noreturn]] void throw_in_javascript(Napi::Env env, const Error& error);
 Napi::Error to_javascript(Napi::Env env, const Error& error);
 

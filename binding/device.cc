@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "addon.h"
 #include "promises.h"
 
@@ -11,7 +13,7 @@ int64_t integer_option(const Napi::Object& options, const char* name) {
   if (value.IsUndefined()) return 0;
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
   if (!(number >= 1 && number <= 9007199254740991.0) || number != static_cast<double>(static_cast<int64_t>(number))) {
-    const std::string got = value.ToString().Utf8Value();
+    const std::string got = text_of(value);
     throw Error(Code::argument, "Device.open", name, got, "a whole number of at least 1",
                 std::string("Device.open: '") + name + "' is " + got + ", expected a whole number of at least 1");
   }
@@ -19,6 +21,12 @@ int64_t integer_option(const Napi::Object& options, const char* name) {
 }
 
 Napi::Value open(const Napi::CallbackInfo& info) {
+  const auto expect = [](bool right, const char* argument, const Napi::Value& value, const std::string& expected) {
+    const std::string got = text_of(value);
+    if (!right) throw Error(Code::argument, "Device.open", argument, got, expected, std::string("Device.open: '") + argument + "' is " + got + ", expected " + expected);
+  };
+  expect(info[0].IsString(), "name", info[0], "a string");
+  expect(info[1].IsObject(), "options", info[1], "an object");
   const Napi::Object options = info[1].As<Napi::Object>();
   DeviceSettings settings;
   settings.backend.threads = static_cast<int>(std::min<int64_t>(integer_option(options, "threads"), 1 << 20));
@@ -26,31 +34,32 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   settings.plan = options.Get("plan").ToBoolean();
   settings.guards = options.Get("guards").ToBoolean();
   const auto device = Device::open(info[0].ToString().Utf8Value(), settings);
-  Addon::of(info.Env()).devices.insert(device.get());
+  auto& devices = Addon::of(info.Env()).devices;
+  devices.erase(std::remove_if(devices.begin(), devices.end(), [](const auto& other) { return other.expired(); }), devices.end());
+  devices.push_back(device);
   return wrap(info.Env(), device);
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
-  const auto device = unwrap_device(info[0]);
-  Addon::of(info.Env()).devices.erase(device.get());
-  device->close();
+  unwrap_device(info[0])->close();
   return info.Env().Undefined();
 }
 
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
   const auto device = unwrap_device(info[0]);
-  return when_reached(info.Env(), *device, [](Napi::Env env) { return env.Undefined(); },
-                      [device] {
-                        const Status status = device->table().synchronize(device->backend());
-                        if (!status.ok) throw Error(status.code, status.text);
-                      });
+  return when_reached(
+      info.Env(), device, [](Napi::Env env) { return env.Undefined(); },
+      [&device = *device] {
+        const Status status = device.table().synchronize(device.backend());
+        if (!status.ok) throw Error(status.code, status.text);
+      });
 }
 
 Napi::Value check_guards(const Napi::CallbackInfo& info) {
   const auto device = unwrap_device(info[0]);
   const auto problem = std::make_shared<std::string>();
   device->check_guards([problem](std::string text) { *problem = std::move(text); });
-  return when_reached(info.Env(), *device, [problem, device](Napi::Env env) -> Napi::Value {
+  return when_reached(info.Env(), device, [problem](Napi::Env env) -> Napi::Value {
     return problem->empty() ? env.Null() : Napi::Value(Napi::String::New(env, *problem));
   });
 }
@@ -104,12 +113,7 @@ Napi::Object wrap(Napi::Env env, std::shared_ptr<Device> device) {
   auto* owned = new std::shared_ptr<Device>(std::move(device));
   const napi_status status = napi_wrap(
       env, object, owned,
-      [](napi_env raw, void* data, void*) {
-        auto* held = static_cast<std::shared_ptr<Device>*>(data);
-        if (Addon* addon = Napi::Env(raw).GetInstanceData<Addon>()) addon->devices.erase(held->get());
-        delete held;
-      },
-      nullptr, nullptr);
+      [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Device>*>(data); }, nullptr, nullptr);
   if (status != napi_ok || napi_type_tag_object(env, object, &kDeviceTag) != napi_ok) throw Error(Code::argument, "cannot make a device handle");
   return object;
 }

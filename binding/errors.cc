@@ -9,25 +9,32 @@ struct ErrorName {
   const char* code;
 };
 
-ErrorName name_of(Code code) {
-  switch (code) {
-    case Code::argument: return {"ArgumentError", "SIDETUNE_ARGUMENT"};
-    case Code::shape: return {"ShapeError", "SIDETUNE_SHAPE"};
-    case Code::dtype: return {"DtypeError", "SIDETUNE_DTYPE"};
-    case Code::disposed: return {"DisposedError", "SIDETUNE_DISPOSED"};
-    case Code::modified: return {"DisposedError", "SIDETUNE_MODIFIED"};
-    case Code::device: return {"DeviceError", "SIDETUNE_DEVICE"};
-    case Code::no_backend: return {"DeviceError", "SIDETUNE_NO_BACKEND"};
-    case Code::late: return {"DeviceError", "SIDETUNE_LATE"};
-    case Code::memory: return {"MemoryError", "SIDETUNE_MEMORY"};
-  }
-  return {"SidetuneError", "SIDETUNE_LATE"};
-}
+constexpr ErrorName kNames[] = {
+    {"ArgumentError", "SIDETUNE_ARGUMENT"}, {"ShapeError", "SIDETUNE_SHAPE"},        {"DtypeError", "SIDETUNE_DTYPE"},
+    {"DisposedError", "SIDETUNE_DISPOSED"}, {"DisposedError", "SIDETUNE_MODIFIED"},  {"DeviceError", "SIDETUNE_DEVICE"},
+    {"DeviceError", "SIDETUNE_NO_BACKEND"}, {"DeviceError", "SIDETUNE_LATE"},        {"MemoryError", "SIDETUNE_MEMORY"},
+};
+static_assert(sizeof kNames / sizeof *kNames == static_cast<size_t>(Code::memory) + 1, "one name for each Code, in its order");
 
 }  // namespace
 
+void take_error_classes(Napi::Env env, Napi::Value value) {
+  if (!value.IsObject()) throw Error(Code::argument, "initialize: expected an object of classes");
+  const Napi::Object classes = value.As<Napi::Object>();
+  for (const ErrorName& name : kNames)
+    if (!classes.Get(name.class_name).IsFunction()) throw Error(Code::argument, std::string("initialize: expected a class ") + name.class_name);
+  Addon::of(env).error_classes = Napi::Persistent(classes);
+}
+
+std::string text_of(const Napi::Value& value) {
+  if (value.IsNull()) return "null";
+  if (value.IsNumber() || value.IsBoolean() || value.IsString()) return value.ToString().Utf8Value();
+  if (value.IsArray()) return "an array";
+  return value.IsFunction() ? "a function" : value.IsObject() ? "an object" : value.IsSymbol() ? "a symbol" : value.IsBigInt() ? "a bigint" : "undefined";
+}
+
 Napi::Error to_javascript(Napi::Env env, const Error& error) {
-  const ErrorName name = name_of(error.code);
+  const ErrorName& name = kNames[static_cast<int>(error.code)];
   const Napi::ObjectReference& classes = Addon::of(env).error_classes;
   if (classes.IsEmpty()) return Napi::Error::New(env, error.message);
   Napi::Object details = Napi::Object::New(env);

@@ -5,27 +5,20 @@
 namespace sidetune::binding {
 namespace {
 
-std::string type_of(const Napi::Value& value) {
-  if (value.IsNull()) return "null";
-  if (value.IsNumber() || value.IsBoolean() || value.IsString()) return value.ToString().Utf8Value();
-  if (value.IsArray()) return "an array";
-  return value.IsFunction() ? "a function" : value.IsObject() ? "an object" : value.IsSymbol() ? "a symbol" : "undefined";
-}
-
 [[noreturn]] void refuse(const char* kernel, const Field& field, Code code, const std::string& got, const std::string& expected) {
   const std::string k = camel_case(kernel), name = camel_case(field.name);
   throw Error(code, k, name, got, expected, k + ": '" + name + "' is " + got + ", expected " + expected);
 }
 
 double unpack_number(const char* kernel, const Field& field, const Napi::Value& value) {
-  if (!value.IsNumber()) refuse(kernel, field, Code::argument, type_of(value), "a number");
+  if (!value.IsNumber()) refuse(kernel, field, Code::argument, text_of(value), "a number");
   return value.As<Napi::Number>().DoubleValue();
 }
 
 int64_t unpack_integer(const char* kernel, const Field& field, const Napi::Value& value) {
   const double number = unpack_number(kernel, field, value);
   if (!(number >= -9007199254740991.0 && number <= 9007199254740991.0) || number != static_cast<double>(static_cast<int64_t>(number))) {
-    refuse(kernel, field, Code::argument, type_of(value), "a whole number");
+    refuse(kernel, field, Code::argument, text_of(value), "a whole number");
   }
   return static_cast<int64_t>(number);
 }
@@ -34,7 +27,7 @@ void unpack_option(const char* kernel, Field& field, const Napi::Value& value) {
   if (field.real) *field.real = static_cast<float>(unpack_number(kernel, field, value));
   if (field.integer) *field.integer = unpack_integer(kernel, field, value);
   if (field.flag) {
-    if (!value.IsBoolean()) refuse(kernel, field, Code::argument, type_of(value), "true or false");
+    if (!value.IsBoolean()) refuse(kernel, field, Code::argument, text_of(value), "true or false");
     *field.flag = value.ToBoolean();
   }
   if (field.choice) {
@@ -51,18 +44,18 @@ void unpack_option(const char* kernel, Field& field, const Napi::Value& value) {
       known += (index ? ", '" : "'") + word + "'";
       c += word.size() + (end ? 1 : 0);
     }
-    refuse(kernel, field, Code::argument, value.IsString() ? "'" + wanted + "'" : type_of(value), "one of " + known);
+    refuse(kernel, field, Code::argument, value.IsString() ? "'" + wanted + "'" : text_of(value), "one of " + known);
   }
   if (field.integers) {
     const bool right = value.IsArray() && value.As<Napi::Array>().Length() == static_cast<uint32_t>(field.integer_count);
-    if (!right) refuse(kernel, field, Code::argument, type_of(value), "an array of " + std::to_string(field.integer_count) + " whole numbers");
+    if (!right) refuse(kernel, field, Code::argument, text_of(value), "an array of " + std::to_string(field.integer_count) + " whole numbers");
     for (int i = 0; i < field.integer_count; i++) field.integers[i] = unpack_integer(kernel, field, value.As<Napi::Array>().Get(i));
   }
 }
 
 Tensor unpack_tensor(const char* kernel, const Field& field, const Napi::Value& value, Call& call) {
   TensorHandle* handle = unwrap_tensor(value);
-  if (!handle) refuse(kernel, field, Code::argument, type_of(value), "a tensor");
+  if (!handle) refuse(kernel, field, Code::argument, text_of(value), "a tensor");
   const std::string k = camel_case(kernel), name = camel_case(field.name);
   if (!handle->storage) throw Error(Code::disposed, k, name, "disposed", "a live tensor", k + ": '" + name + "' was disposed");
   const auto& device = handle->storage->device;
@@ -72,7 +65,8 @@ Tensor unpack_tensor(const char* kernel, const Field& field, const Napi::Value& 
   } else if (call.device != device) {
     throw Error(Code::device, k, name, device->name(), call.device->name(), k + ": '" + name + "' is on another device than the tensors before it");
   }
-  if (field.role != Role::in) call.changed.push_back(handle->storage);
+  call.held.push_back(handle->storage);
+  if (field.role != Role::in) call.changed.push_back(handle->storage.get());
   return handle->view;
 }
 
@@ -108,7 +102,7 @@ void unpack(const char* kernel, const Napi::CallbackInfo& info, FieldList& field
     if (field.role == Role::option) {
       unpack_option(kernel, field, value);
     } else if (field.list) {
-      if (!value.IsArray()) refuse(kernel, field, Code::argument, type_of(value), "an array of tensors");
+      if (!value.IsArray()) refuse(kernel, field, Code::argument, text_of(value), "an array of tensors");
       const Napi::Array array = value.As<Napi::Array>();
       for (uint32_t i = 0; i < array.Length(); i++) field.list->push_back(unpack_tensor(kernel, field, array.Get(i), call));
     } else {
@@ -119,6 +113,7 @@ void unpack(const char* kernel, const Napi::CallbackInfo& info, FieldList& field
   if (!call.device) {
     for (const Field& field : fields.all)
       if (field.role != Role::option && !field.is_optional) refuse(kernel, field, Code::argument, "undefined", "a tensor");
+    throw Error(Code::argument, camel_case(kernel) + ": expected at least one tensor");
   }
 
   if (!info[1].IsObject()) return;

@@ -12,10 +12,11 @@
 
 namespace sidetune::binding {
 
-// What the unpacked handles share, kept alive until the call is queued.
+// What the unpacked handles share. Reading properties may run JavaScript, which may dispose what was unpacked before: it is held until the call is queued.
 struct Call {
   std::shared_ptr<Device> device;
-  std::vector<std::shared_ptr<Storage>> changed;  // storages of in_out fields and given outputs
+  std::vector<std::shared_ptr<Storage>> held;
+  std::vector<Storage*> changed;  // those of in_out fields and given outputs
   Kind kind = Kind::activations;                  // of what the call allocates
   bool poison = false;                            // tests: outputs and scratch hold NaN before the kernel runs
   Wish wish;
@@ -69,7 +70,7 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
     if (!status.ok) fail(kernel, status);
     // Scratch goes back as soon as the call is queued: the next one may reuse it.
     const Scratch scratch(call, bytes);
-    for (const auto& storage : call.changed) storage->version = device.next_version();
+    for (Storage* storage : call.changed) storage->version = device.next_version();
     device.enqueue(kernel, [&device, &entry, arguments, workspace = scratch.workspace] { return entry.run(device.backend(), arguments, workspace); });
   } catch (...) {
     release(outputs);

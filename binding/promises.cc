@@ -1,6 +1,27 @@
 #include "promises.h"
 
+#include <optional>
+
 namespace sidetune::binding {
+namespace {
+
+// Once settled it may hold the last reference to the device, whose end waits for the stream's thread: it must not die there.
+struct OpenPromise {
+  Napi::Promise::Deferred deferred;
+  std::shared_ptr<Device> device;
+  std::function<Napi::Value(Napi::Env)> make;
+  std::optional<Error> error;
+
+  void settle(Napi::Env env) {
+    try {
+      error ? deferred.Reject(to_javascript(env, *error).Value()) : deferred.Resolve(make(env));
+    } catch (const Napi::Error& failure) {
+      deferred.Reject(failure.Value());
+    }
+  }
+};
+
+}  // namespace
 
 Completions::Completions(Napi::Env env)
     : wake_(Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "sidetune", 0, 1)), env_(env) {
@@ -12,11 +33,9 @@ void Completions::expect() {
 }
 
 void Completions::post(std::function<void(Napi::Env)> settle) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ready_.push_back(std::move(settle));
   if (closed_) return;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ready_.push_back(std::move(settle));
-  }
   wake_.NonBlockingCall([this](Napi::Env env, Napi::Function) {
     if (static_cast<napi_env>(env) != nullptr) run(env);
   });
@@ -36,35 +55,24 @@ void Completions::run(Napi::Env env) {
 }
 
 void Completions::close() {
-  if (closed_.exchange(true)) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return;
+  closed_ = true;
   wake_.Release();
 }
 
-Napi::Value when_reached(Napi::Env env, Device& device, std::function<Napi::Value(Napi::Env)> make, std::function<void()> work) {
-  if (device.closed()) throw Error(Code::device, "the device is closed");
-  const auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env));
+Napi::Value when_reached(Napi::Env env, const std::shared_ptr<Device>& device, std::function<Napi::Value(Napi::Env)> make,
+                         std::function<void()> work) {
+  Stream& stream = device->stream();
+  auto promise = std::make_shared<OpenPromise>(OpenPromise{Napi::Promise::Deferred::New(env), device, std::move(make), std::nullopt});
+  const Napi::Promise result = promise->deferred.Promise();
   const auto completions = Addon::of(env).completions;
   completions->expect();
-  device.stream().enqueue_wait([completions, deferred, make = std::move(make), work = std::move(work)](const Error* pending) {
-    std::shared_ptr<Error> error = pending ? std::make_shared<Error>(*pending) : nullptr;
-    if (!error && work) {
-      try {
-        work();
-      } catch (const Error& failure) {
-        error = std::make_shared<Error>(failure);
-      }
-    }
-    completions->post([deferred, make, error](Napi::Env env) {
-      try {
-        error ? deferred->Reject(to_javascript(env, *error).Value()) : deferred->Resolve(make(env));
-      } catch (const Napi::Error& failure) {
-        deferred->Reject(failure.Value());
-      } catch (const Error& failure) {
-        deferred->Reject(to_javascript(env, failure).Value());
-      }
-    });
+  stream.enqueue_wait(std::move(work), [completions, promise = std::move(promise)](const Error* error) mutable {
+    if (error) promise->error = *error;
+    completions->post([promise = std::move(promise)](Napi::Env env) { promise->settle(env); });
   });
-  return deferred->Promise();
+  return result;
 }
 
 }  // namespace sidetune::binding

@@ -9,13 +9,13 @@ constexpr napi_type_tag kTensorTag = {0x7e4501de6c0b4f2d, 0x93a7f1c845d0be19};
 // V8 hears of blocks of this size and more; smaller ones are not worth the call.
 constexpr int64_t kAccountedBytes = 1 << 16;
 
-int64_t accounted(const std::shared_ptr<Storage>& storage) {
-  return storage.use_count() == 1 && storage->block.bytes >= kAccountedBytes && !storage->device->settings().plan ? storage->block.bytes : 0;
+int64_t accounted(const Storage& storage) {
+  return storage.block.bytes >= kAccountedBytes && !storage.device->settings().plan ? storage.block.bytes : 0;
 }
 
 template <class E>
 E parse(const Napi::Value& value, const char* what, int count, const char* (*name)(E)) {
-  const std::string text = value.ToString().Utf8Value();
+  const std::string text = text_of(value);
   std::string known;
   for (int i = 0; i < count; i++) {
     if (text == name(static_cast<E>(i))) return static_cast<E>(i);
@@ -30,18 +30,23 @@ Tensor parse_shape(const Napi::Value& value) {
     const std::string expected = "an array of at most " + std::to_string(kMaxRank) + " whole numbers of at least 1";
     throw Error(Code::shape, "Tensor", "shape", got, expected, "Tensor: 'shape' is " + got + ", expected " + expected);
   };
-  if (!value.IsArray()) refuse(value.ToString().Utf8Value());
+  if (!value.IsArray()) refuse(text_of(value));
   const Napi::Array array = value.As<Napi::Array>();
-  if (array.Length() > kMaxRank) refuse("[" + value.ToString().Utf8Value() + "]");
+  const uint32_t rank = array.Length();  // once: reading an element may run JavaScript, which may lengthen the array
+  if (rank > kMaxRank) refuse("an array of " + std::to_string(rank));
   int64_t size = 1;
-  for (uint32_t i = 0; i < array.Length(); i++) {
+  bool right = true;
+  std::string text = "[";
+  for (uint32_t i = 0; i < rank; i++) {
     const Napi::Value length = array.Get(i);
     const double number = length.IsNumber() ? length.As<Napi::Number>().DoubleValue() : 0;
     const bool whole = number >= 1 && number <= 1e15 && number == static_cast<double>(static_cast<int64_t>(number));
-    if (!whole || size > (int64_t{1} << 48) / static_cast<int64_t>(number)) refuse("[" + value.ToString().Utf8Value() + "]");
-    view.shape[view.rank++] = static_cast<int64_t>(number);
-    size *= static_cast<int64_t>(number);
+    right = right && whole && size <= kMaxSize / static_cast<int64_t>(number);
+    if (right) size *= view.shape[i] = static_cast<int64_t>(number);
+    text += (i ? ", " : "") + text_of(length);
   }
+  if (!right) refuse(text + "]");
+  view.rank = static_cast<int>(rank);
   return view;
 }
 
@@ -56,9 +61,7 @@ Napi::Value create(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value dispose(const Napi::CallbackInfo& info) {
-  TensorHandle* handle = unwrap_tensor(info[0]);
-  if (!handle) throw Error(Code::argument, "expected a tensor");
-  release(info.Env(), *handle);
+  release(info.Env(), any_tensor(info[0]));
   return info.Env().Undefined();
 }
 
@@ -102,29 +105,26 @@ Napi::Value write(const Napi::CallbackInfo& info) {
     throw Error(Code::shape, "write", "data", got, expected, "write: 'data' has " + got + ", expected " + expected);
   }
   Device& device = *handle.storage->device;
-  if (device.closed()) throw Error(Code::device, "the device is closed");
-  if (!device.settings().plan) device.copy_in(handle.view.data, std::make_shared<const std::string>(host.data, static_cast<size_t>(host.bytes)));
+  device.copy_in(handle.view.data, host.data, host.bytes);
   handle.storage->version = device.next_version();
   return info.Env().Undefined();
 }
 
-// read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there.
+// read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there. The tensor may be disposed before: blocks are reused in the
+// order of calls, so what the stream finds there is still the tensor's.
 Napi::Value read(const Napi::CallbackInfo& info) {
-  TensorHandle& handle = live_tensor(info[0]);
-  const auto storage = handle.storage;  // kept until it is read
-  const Tensor view = handle.view;
-  if (storage->device->settings().plan) throw Error(Code::device, "a planning device computes nothing: its tensors cannot be read");
+  const TensorHandle& handle = live_tensor(info[0]);
+  const std::shared_ptr<Device> owner = handle.storage->device;
+  if (owner->settings().plan) throw Error(Code::device, "a planning device computes nothing: its tensors cannot be read");
   const auto bytes = std::make_shared<std::string>();
-  // The handle may be disposed before the stream gets here; the copy must then still see the bytes of now, and blocks are reused in call order: it does.
-  Device& device = *storage->device;
   return when_reached(
-      info.Env(), device,
+      info.Env(), owner,
       [bytes](Napi::Env env) -> Napi::Value {
         Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, bytes->size());
         std::copy(bytes->begin(), bytes->end(), static_cast<char*>(buffer.Data()));
         return buffer;
       },
-      [&device, view, bytes] {
+      [&device = *owner, view = handle.view, bytes] {
         bytes->resize(static_cast<size_t>(view.bytes()));
         const Status status = device.table().copy_out(device.backend(), bytes->data(), view.data, view.bytes());
         if (!status.ok) throw Error(status.code, status.text);
@@ -160,10 +160,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   return object;
 }
 
-Napi::Value disposed(const Napi::CallbackInfo& info) {
-  const TensorHandle* handle = unwrap_tensor(info[0]);
-  return Napi::Boolean::New(info.Env(), !handle || !handle->storage);
-}
+Napi::Value disposed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), !any_tensor(info[0]).storage); }
 
 Napi::Value version(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(live_tensor(info[0]).storage->version));
@@ -171,7 +168,8 @@ Napi::Value version(const Napi::CallbackInfo& info) {
 
 // After an in-place call was undone, the bytes are again what they were: so is their version.
 Napi::Value set_version(const Napi::CallbackInfo& info) {
-  live_tensor(info[0]).storage->version = static_cast<uint64_t>(info[1].ToNumber().Int64Value());
+  if (!info[1].IsNumber()) throw Error(Code::argument, "expected a version");
+  live_tensor(info[0]).storage->version = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
   return info.Env().Undefined();
 }
 
@@ -190,27 +188,27 @@ void account(Napi::Env env, int64_t bytes) {
 }
 
 void release(Napi::Env env, TensorHandle& handle) {
-  if (handle.storage) account(env, -accounted(handle.storage));
+  if (!handle.storage) return;
+  if (--handle.storage->handles == 0) account(env, -accounted(*handle.storage));
   handle.storage.reset();
 }
 
 Napi::Object wrap(Napi::Env env, TensorHandle handle) {
   Napi::Object object = Napi::Object::New(env);
-  auto* owned = new TensorHandle(std::move(handle));
-  account(env, accounted(owned->storage));
+  auto owned = std::make_unique<TensorHandle>(std::move(handle));
   const napi_status status = napi_wrap(
-      env, object, owned,
+      env, object, owned.get(),
       [](napi_env raw, void* data, void*) {
-        auto* held = static_cast<TensorHandle*>(data);
-        const Napi::Env env(raw);
-        if (held->storage) {
-          if (Addon* addon = env.GetInstanceData<Addon>()) addon->finalized_tensors++;
-          release(env, *held);
-        }
-        delete held;
+        const std::unique_ptr<TensorHandle> held(static_cast<TensorHandle*>(data));
+        if (!held->storage) return;
+        Addon::of(raw).finalized_tensors++;
+        release(raw, *held);
       },
       nullptr, nullptr);
-  if (status != napi_ok || napi_type_tag_object(env, object, &kTensorTag) != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
+  if (status != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
+  Storage& storage = *owned.release()->storage;
+  if (storage.handles++ == 0) account(env, accounted(storage));
+  if (napi_type_tag_object(env, object, &kTensorTag) != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
   return object;
 }
 
@@ -224,11 +222,15 @@ TensorHandle* unwrap_tensor(Napi::Value value) {
   return static_cast<TensorHandle*>(data);
 }
 
+TensorHandle& any_tensor(Napi::Value value) {
+  if (TensorHandle* handle = unwrap_tensor(value)) return *handle;
+  throw Error(Code::argument, "expected a tensor, not " + text_of(value));
+}
+
 TensorHandle& live_tensor(Napi::Value value) {
-  TensorHandle* handle = unwrap_tensor(value);
-  if (!handle) throw Error(Code::argument, "expected a tensor");
-  if (!handle->storage) throw Error(Code::disposed, "the tensor was disposed");
-  return *handle;
+  TensorHandle& handle = any_tensor(value);
+  if (!handle.storage) throw Error(Code::disposed, "the tensor was disposed");
+  return handle;
 }
 
 void bind_tensors(Napi::Object exports) {

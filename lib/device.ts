@@ -56,7 +56,7 @@ export class Device {
   readonly plan: boolean;
   /** @internal */
   readonly handle: Handle;
-  #closed = false;
+  #closing: Promise<void> | undefined;
 
   private constructor(name: string, handle: Handle, plan: boolean) {
     this.name = name;
@@ -100,13 +100,16 @@ export class Device {
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#closing !== undefined;
   }
 
-  /** Waits for what is queued, then stops the stream. Tensors that are left can only be disposed. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
+  /** Waits for what is queued, then stops the stream. Tensors that are left can only be disposed. Rejects, closed all the same, with a late error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     try {
       await addon.deviceSynchronize(this.handle);
     } finally {

@@ -57,8 +57,9 @@ function packageRoot(): string {
 
 function load(): Addon {
   const root = packageRoot();
+  const chosen = process.env.SIDETUNE_ADDON; // a build of one's own, such as the one with sanitizers
   try {
-    const addon = require('node-gyp-build')(root) as Addon;
+    const addon = (chosen ? require(path.resolve(chosen)) : require('node-gyp-build')(root)) as Addon;
     addon.initialize(errors);
     return addon;
   } catch (cause) {

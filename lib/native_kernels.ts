@@ -36,4 +36,424 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  linearForward(
+    args: {
+      /** in [..., I] f32 bf16 */ x: Tensor;
+      /** in [O, I] f32 bf16 */ weight: Tensor;
+      /** in [O] f32 */ bias?: Tensor | undefined;
+      /** in [..., O] like x */ residual?: Tensor | undefined;
+      activation?: 'none' | 'gelu' | undefined;
+      /** out [..., O] like x */ out?: Tensor | undefined;
+      /** saved [..., O] like x */ preActivation?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+    preActivation?: Tensor;
+  };
+  linearBackward(
+    args: {
+      /** in [..., O] f32 bf16 */ gradOut: Tensor;
+      /** in [..., I] like gradOut */ x?: Tensor | undefined;
+      /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
+      /** in [..., O] like gradOut */ preActivation?: Tensor | undefined;
+      activation?: 'none' | 'gelu' | undefined;
+      /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
+      /** inOut [O, I] f32 */ gradWeight?: Tensor | undefined;
+      /** inOut [O] f32 */ gradBias?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+  linearPack(
+    args: {
+      /** in [O, I] f32 bf16 */ weight: Tensor;
+      /** out [O, I] f32 bf16 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  patchEmbedForward(
+    args: {
+      /** in [B, C, H, W] f32 */ images: Tensor;
+      /** in [D, C, P, P] f32 */ weight: Tensor;
+      /** in [D] f32 */ bias?: Tensor | undefined;
+      /** out [B, (H/P)*(W/P), D] f32 bf16 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  patchEmbedBackward(
+    args: {
+      /** in [B, C, H, W] f32 */ images: Tensor;
+      /** in [D, C, P, P] f32 */ weight: Tensor;
+      /** in [B, (H/P)*(W/P), D] f32 bf16 */ gradOut: Tensor;
+      /** out [B, C, H, W] f32 */ gradImages?: Tensor | undefined;
+      /** inOut [D, C, P, P] f32 */ gradWeight?: Tensor | undefined;
+      /** inOut [D] f32 */ gradBias?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradImages: Tensor;
+  };
+  embedTokensForward(
+    args: {
+      prefixTokens?: number | undefined;
+      /** in [B, n, D] f32 bf16 */ patches: Tensor;
+      /** in [1, 1, D] f32 */ cls?: Tensor | undefined;
+      /** in [1, n+T, D] f32 */ pos: Tensor;
+      /** out [B, n+T, D] like patches */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  embedTokensBackward(
+    args: {
+      patches: number | undefined;
+      prefixTokens?: number | undefined;
+      /** in [B, n+T, D] f32 bf16 */ gradOut: Tensor;
+      /** out [B, n, D] like gradOut */ gradPatches?: Tensor | undefined;
+      /** inOut [1, 1, D] f32 */ gradCls?: Tensor | undefined;
+      /** inOut [1, n+T, D] f32 */ gradPos?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradPatches: Tensor;
+  };
+  swishForward(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+      beta?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  swishBackward(
+    args: {
+      /** in [...] f32 bf16 */ gradOut: Tensor;
+      /** in [...] like gradOut */ x: Tensor;
+      /** out [...] like gradOut */ gradX?: Tensor | undefined;
+      beta?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+  lowRankAccumulateForward(
+    args: {
+      /** inOut [..., d] f32 */ h: Tensor;
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [d, r] f32 */ a: Tensor;
+      /** in [r, d] f32 */ c: Tensor;
+      /** saved [..., r] f32 */ u?: Tensor | undefined;
+      initialize?: boolean | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    u?: Tensor;
+  };
+  lowRankAccumulateBackward(
+    args: {
+      /** in [..., d] f32 */ gradH: Tensor;
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [d, r] f32 */ a: Tensor;
+      /** in [r, d] f32 */ c: Tensor;
+      /** in [..., r] f32 */ u: Tensor;
+      /** in [..., d] like z */ residual?: Tensor | undefined;
+      /** out [..., d] like z */ gradZ?: Tensor | undefined;
+      /** inOut [d, r] f32 */ gradA?: Tensor | undefined;
+      /** inOut [r, d] f32 */ gradC?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradZ: Tensor;
+  };
+  lowRankUndo(
+    args: {
+      /** inOut [..., d] f32 */ h: Tensor;
+      /** in [..., r] f32 */ u: Tensor;
+      /** in [r, d] f32 */ c: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  depthwiseConvForward(
+    args: {
+      grid: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+      /** in [B, P+GH*GW, D] f32 bf16 */ x: Tensor;
+      /** in [D, 1, K, K] f32 */ weight: Tensor;
+      /** out [B, P+GH*GW, D] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  depthwiseConvBackward(
+    args: {
+      grid: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+      /** in [B, P+GH*GW, D] f32 bf16 */ gradOut: Tensor;
+      /** in [B, P+GH*GW, D] like gradOut */ x?: Tensor | undefined;
+      /** in [D, 1, K, K] f32 */ weight: Tensor;
+      /** out [B, P+GH*GW, D] like gradOut */ gradX?: Tensor | undefined;
+      /** inOut [D, 1, K, K] f32 */ gradWeight?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+  sideInjectForward(
+    args: {
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [..., d] f32 */ h: Tensor;
+      /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
+      /** out [..., d] like z */ out?: Tensor | undefined;
+      beta?: number | undefined;
+      grid?: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  sideInjectBackward(
+    args: {
+      /** in [..., d] f32 bf16 */ gradOut: Tensor;
+      /** in [..., d] f32 */ h: Tensor;
+      /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
+      /** in [..., d] f32 */ residual?: Tensor | undefined;
+      /** out [..., d] f32 */ gradH?: Tensor | undefined;
+      /** inOut [d, 1, K, K] f32 */ gradWeight?: Tensor | undefined;
+      beta?: number | undefined;
+      grid?: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradH: Tensor;
+  };
+  attentionForward(
+    args: {
+      /** in [B, N, C] f32 bf16 */ qkv: Tensor;
+      /** out [B, N, C/3] like qkv */ out?: Tensor | undefined;
+      /** saved [B, H, N] f32 */ lse?: Tensor | undefined;
+      heads: number | undefined;
+      scale?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+    lse?: Tensor;
+  };
+  attentionBackward(
+    args: {
+      /** in [B, N, d] f32 bf16 */ gradOut: Tensor;
+      /** in [B, N, 3*d] like gradOut */ qkv: Tensor;
+      /** in [B, H, N] f32 */ lse: Tensor;
+      /** out [B, N, 3*d] like gradOut */ gradQkv?: Tensor | undefined;
+      heads: number | undefined;
+      scale?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradQkv: Tensor;
+  };
+  geluForward(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  geluBackward(
+    args: {
+      /** in [...] f32 bf16 */ gradOut: Tensor;
+      /** in [...] like gradOut */ x: Tensor;
+      /** out [...] like gradOut */ gradX?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+  poolForward(
+    args: {
+      /** in [B, N, d] f32 bf16 */ x: Tensor;
+      /** out [B, d] f32 */ out?: Tensor | undefined;
+      mode?: 'first' | 'mean' | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  poolBackward(
+    args: {
+      /** in [B, d] f32 */ gradOut: Tensor;
+      /** out [B, N, d] f32 bf16 */ gradX?: Tensor | undefined;
+      mode?: 'first' | 'mean' | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+  softmaxCrossEntropyForward(
+    args: {
+      /** in [B, C] f32 */ logits: Tensor;
+      /** in [B] i32 */ labels: Tensor;
+      /** out [1] f32 */ loss?: Tensor | undefined;
+      /** out [1] i32 */ correct?: Tensor | undefined;
+      /** saved [B] f32 */ lse?: Tensor | undefined;
+      labelSmoothing?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    loss: Tensor;
+    correct: Tensor;
+    lse?: Tensor;
+  };
+  softmaxCrossEntropyBackward(
+    args: {
+      /** in [1] f32 */ gradLoss: Tensor;
+      /** in [B, C] f32 */ logits: Tensor;
+      /** in [B] i32 */ labels: Tensor;
+      /** in [B] f32 */ lse: Tensor;
+      /** out [B, C] f32 */ gradLogits?: Tensor | undefined;
+      labelSmoothing?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradLogits: Tensor;
+  };
+  addForward(
+    args: {
+      /** in [...] f32 bf16 */ a: Tensor;
+      /** in [...] like a */ b: Tensor;
+      /** out [...] like a */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  addInto(
+    args: {
+      /** inOut [...] f32 bf16 */ target: Tensor;
+      /** in [...] like target */ x: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  scale(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+      factor: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  cast(
+    args: {
+      /** in [...] f32 bf16 u8 */ x: Tensor;
+      /** out [...] f32 bf16 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  fill(
+    args: {
+      /** out [...] f32 bf16 */ out?: Tensor | undefined;
+      value: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  residualAddForward(
+    args: {
+      /** in [B, N, d] f32 bf16 */ x: Tensor;
+      /** in [B, N, d] like x */ branch: Tensor;
+      /** in [B] f32 */ rowScale: Tensor;
+      /** out [B, N, d] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  residualAddBackward(
+    args: {
+      /** in [B, N, d] f32 bf16 */ gradOut: Tensor;
+      /** in [B] f32 */ rowScale: Tensor;
+      /** out [B, N, d] like gradOut */ gradBranch?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradBranch: Tensor;
+  };
+  adamwUpdate(
+    args: {
+      /** inOut [...] f32 */ parameters: readonly Tensor[];
+      /** inOut [...] f32 */ firstMoments: readonly Tensor[];
+      /** inOut [...] f32 */ secondMoments: readonly Tensor[];
+      /** in [...] f32 */ gradients: readonly Tensor[];
+      lr: number | undefined;
+      beta1?: number | undefined;
+      beta2?: number | undefined;
+      eps?: number | undefined;
+      weightDecay?: number | undefined;
+      step: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  randomUniform(
+    args: {
+      /** out [...] f32 bf16 */ out?: Tensor | undefined;
+      low?: number | undefined;
+      high?: number | undefined;
+      seed: number | undefined;
+      offset?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  randomNormal(
+    args: {
+      /** out [...] f32 bf16 */ out?: Tensor | undefined;
+      mean?: number | undefined;
+      deviation?: number | undefined;
+      cut?: number | undefined;
+      seed: number | undefined;
+      offset?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  randomKeep(
+    args: {
+      /** out [B] f32 */ out?: Tensor | undefined;
+      keep: number | undefined;
+      seed: number | undefined;
+      offset?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
 }

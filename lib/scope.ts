@@ -3,20 +3,38 @@ import type { Tensor } from './tensor';
 
 /** Tensors made inside a scope; those that are still there when it ends are disposed, except what it returns. */
 class Scope {
-  readonly tensors = new Set<Tensor>();
+  #tensors = new Set<Tensor>();
+  #ended = false;
 
-  end(keep: unknown, parent: Scope | undefined): void {
-    const kept = new Set<Tensor>();
-    collect(keep, kept);
-    for (const tensor of this.tensors) {
-      if (kept.has(tensor)) parent?.tensors.add(tensor);
-      else tensor.dispose();
+  /** An asynchronous call that outlives its scope makes tensors of its own. */
+  add(tensor: Tensor): void {
+    if (this.#ended) return;
+    this.#tensors.add(tensor);
+    owners.set(tensor, this);
+  }
+
+  delete(tensor: Tensor): void {
+    this.#tensors.delete(tensor);
+    owners.delete(tensor);
+  }
+
+  end(result: unknown, parent: Scope | undefined): void {
+    this.#ended = true;
+    const kept = new Set<unknown>();
+    collect(result, kept);
+    for (const tensor of this.#tensors) {
+      if (!kept.has(tensor)) {
+        tensor.dispose();
+        continue;
+      }
+      this.delete(tensor);
+      parent?.add(tensor);
     }
-    this.tensors.clear();
   }
 }
 
-const current = new AsyncLocalStorage<Scope>();
+const current = new AsyncLocalStorage<Scope | undefined>();
+const owners = new WeakMap<Tensor, Scope>();
 
 // Marks what can be kept: set by lib/tensor.ts, so that this file needs no class at run time.
 let isTensor: (value: unknown) => value is Tensor = (_value): _value is Tensor => false;
@@ -25,15 +43,17 @@ export function setTensorTest(test: typeof isTensor): void {
   isTensor = test;
 }
 
-function collect(value: unknown, into: Set<Tensor>): void {
-  if (isTensor(value)) {
-    into.add(value);
-  } else if (Array.isArray(value) || value instanceof Set) {
-    for (const item of value) collect(item, into);
+// Everything that can be reached in `value` through arrays, sets, maps and plain objects.
+function collect(value: unknown, seen: Set<unknown>): void {
+  if (value === null || typeof value !== 'object' || seen.has(value)) return;
+  seen.add(value);
+  if (isTensor(value)) return;
+  if (Array.isArray(value) || value instanceof Set) {
+    for (const item of value) collect(item, seen);
   } else if (value instanceof Map) {
-    for (const item of value.values()) collect(item, into);
-  } else if (value !== null && typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype) {
-    for (const item of Object.values(value)) collect(item, into);
+    for (const item of value.values()) collect(item, seen);
+  } else if (Object.getPrototypeOf(value) === Object.prototype) {
+    for (const item of Object.values(value)) collect(item, seen);
   }
 }
 
@@ -70,23 +90,23 @@ export function scope<T>(body: () => T): T {
   return result;
 }
 
-/** Takes a tensor out of the scope that would dispose it; the caller disposes it from now on. */
+/** Takes a tensor out of the scope that would dispose it, whichever that is; the caller disposes it from now on. */
 export function keep<T extends Tensor>(tensor: T): T {
-  current.getStore()?.tensors.delete(tensor);
+  unregister(tensor);
   return tensor;
 }
 
 /** Runs `body` with no scope around it: what it makes lives until it is disposed. */
 export function outsideScopes<T>(body: () => T): T {
-  return current.exit(body);
+  return current.run(undefined, body); // not exit(): on Node 20 a run() inside it brings the outer store back
 }
 
 /** @internal */
 export function register(tensor: Tensor): void {
-  current.getStore()?.tensors.add(tensor);
+  current.getStore()?.add(tensor);
 }
 
 /** @internal */
 export function unregister(tensor: Tensor): void {
-  current.getStore()?.tensors.delete(tensor);
+  owners.get(tensor)?.delete(tensor);
 }

@@ -124,6 +124,7 @@ export class Tensor {
   dispose(): void {
     unregister(this);
     addon.tensorDispose(this.handle);
+    this.#description = undefined; // asking the addon anew throws
   }
 
   [Symbol.dispose](): void {

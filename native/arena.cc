@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <string>
 
+#include "sanitizer.h"
+
 namespace sidetune {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-// Slabs are address space, not memory: the system gives pages as they are touched (CPU), so a generous size costs nothing.
-constexpr int64_t kSlabBytes = int64_t{1} << 30;
+// Slabs are address space, not memory: the system gives pages as they are touched (CPU), so a generous size costs nothing. AddressSanitizer touches
+// its own notes on every byte.
+constexpr int64_t kSlabBytes = int64_t{1} << (kSanitized ? 26 : 30);
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
@@ -31,7 +34,10 @@ Arena::Arena(const BackendTable& table, BackendDevice& device, int64_t limit, in
 }
 
 Arena::~Arena() {
-  for (const Slab& slab : slabs_) table_.give_memory(device_, slab.data, slab.bytes);
+  for (const Slab& slab : slabs_) {
+    if (guard_) unpoison(slab.data, slab.bytes);
+    table_.give_memory(device_, slab.data, slab.bytes);
+  }
 }
 
 void Arena::add_slab(int64_t bytes, int64_t asked) {

@@ -5,10 +5,9 @@
 namespace sidetune {
 namespace {
 
-void check_width(const char* kernel, const char* argument, int64_t width, int64_t parts, const char* rule) {
+void check_width(const char* kernel, const char* argument, int64_t width, int64_t parts, const std::string& rule) {
   if (width % parts == 0) return;
-  refuse_shape(kernel, argument, std::to_string(width) + " channels",
-               std::string("a multiple of ") + rule + " = " + std::to_string(parts));
+  refuse_shape(kernel, argument, std::to_string(width) + " channels", "a multiple of " + rule + " = " + std::to_string(parts));
 }
 
 }  // namespace

@@ -1,13 +1,15 @@
 // Multi-head attention without mask over fused qkv, for each image and head (Vaswani et al., arXiv 1706.03762):
 //   s = scale · q kᵀ      p = softmax(s)      out = p v      lse = log Σ exp s
-// q, k and v are the three thirds of a row of qkv, each head after head: channel (t H + h) E + e is number e of head h of q, k, v for t = 0, 1, 2.
-// Neither s nor p (N×N) reaches memory: forward saves lse, one f32 number a row and head, and backward rebuilds p = exp(s − lse) tile by tile
-// (FlashAttention, arXiv 2205.14135):
+// q, k and v are the three thirds of a row of qkv, each head after head. Neither s nor p (N×N) reaches memory: forward saves lse,
+// one f32 number a row and head, and backward rebuilds p = exp(s − lse) tile by tile (FlashAttention, arXiv 2205.14135):
 //   dp = gradOut vᵀ      D = Σ_keys p ∘ dp      ds = p ∘ (dp − D)
 //   gradQ = scale · ds k      gradK = scale · dsᵀ q      gradV = pᵀ gradOut
-// D equals Σ gradOut ∘ out, FlashAttention's form; taking it from p and dp, where a tile holds whole rows, spares keeping `out` for backward.
-// B images, N tokens, H heads, E numbers per head, C = 3 H E; d = H E in backward. Everything is computed and summed in f32; gradQkv is written, not
-// added. One thread does a head from begin to end in a fixed order, so the result does not depend on the number of threads.
+// D equals FlashAttention's Σ gradOut ∘ out; taken from p and dp, where a tile holds whole rows, it spares keeping `out` for
+// backward.
+//
+// B images, N tokens, H heads, E numbers per head; C = 3 H E in forward, d = H E in backward. gradQkv is written, not added.
+// Sums are f32. In bf16, p and ds are rounded to bf16 where the processor multiplies bf16 (AVX512-BF16); elsewhere all is f32.
+// One thread does a head from begin to end in a fixed order: the result does not depend on the number of threads.
 #pragma once
 
 #include <cmath>
@@ -29,7 +31,7 @@ struct AttentionForward {
     field.option("heads", heads, at_least(1)).required().bind("H");
     field.option("scale", scale, finite());
   }
-  void check(const char* kernel) const;  // C is divisible by 3 H
+  void check(const char* kernel) const;  // C is a multiple of 3 H
   // Two products of N × E × N for each image and head.
   double flops() const { return 4.0 / 3.0 * qkv.size() * qkv.dim(1); }
 };
@@ -48,7 +50,7 @@ struct AttentionBackward {
     field.option("heads", heads, at_least(1)).required().bind("H");
     field.option("scale", scale, finite());
   }
-  void check(const char* kernel) const;  // d is divisible by H
+  void check(const char* kernel) const;  // d is a multiple of H
   // Five products of N × E × N for each image and head.
   double flops() const { return 10.0 / 3.0 * qkv.size() * qkv.dim(1); }
 };

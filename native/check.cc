@@ -1,5 +1,6 @@
 #include "check.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstring>
@@ -118,15 +119,31 @@ class Checker {
     return true;
   }
 
+  // Whether all names in it are bound.
+  bool has_value(const std::string& word) const {
+    std::string name;
+    for (const char* c = word.c_str();; c++) {
+      if (std::isalnum(static_cast<unsigned char>(*c))) name += *c;
+      else if (!name.empty() && is_name(name) && !find(name)) return false;
+      else name.clear();
+      if (!*c) return true;
+    }
+  }
+
   // Value of a dimension written with + * / ( ), names and numbers. Division must come out whole.
   int64_t evaluate(const Field& field, const std::string& word) {
     const char* c = word.c_str();
     const int64_t value = sum(field, word, c);
+    if (value > kMaxSize) refuse_large(field, word);
     return value;
+  }
+  [[noreturn]] void refuse_large(const Field& field, const std::string& word) const {
+    refuse(Code::shape, field, word, "at most 2^48", "needs " + word + ", which is more than 2^48" + origins(word));
   }
   int64_t sum(const Field& field, const std::string& word, const char*& c) {
     int64_t value = product(field, word, c);
-    while (*c == '+') value += product(field, word, ++c);
+    while (*c == '+')
+      if (__builtin_add_overflow(value, product(field, word, ++c), &value)) refuse_large(field, word);
     return value;
   }
   int64_t product(const Field& field, const std::string& word, const char*& c) {
@@ -138,7 +155,8 @@ class Checker {
         const std::string got = std::to_string(value) + " / " + std::to_string(factor);
         refuse(Code::shape, field, got, "a whole number", "needs " + word + ", but " + got + " is not a whole number" + origins(word));
       }
-      value = divide ? value / factor : value * factor;
+      if (divide) value /= factor;
+      else if (__builtin_mul_overflow(value, factor, &value)) refuse_large(field, word);
     }
     return value;
   }
@@ -185,10 +203,8 @@ class Checker {
       if (word == "...") {
         if (!leading_from_) values.push_back("...");
         else for (int64_t n : leading_) values.push_back(std::to_string(n));
-      } else if (is_name(word) && !find(word)) {
-        values.push_back(word);
       } else {
-        values.push_back(std::to_string(evaluate(field, word)));
+        values.push_back(has_value(word) ? std::to_string(evaluate(field, word)) : word);
       }
     }
     const std::string letters = "[" + join(words, ", ") + "]", numbers = "[" + join(values, ", ") + "]";
@@ -270,7 +286,7 @@ class Checker {
       for (const Tensor& t : *field.list) list_shapes_.push_back(t);
     } else if (field.list->size() != list_length_) {
       const std::string got = std::to_string(field.list->size()), expected = std::to_string(list_length_);
-      refuse(Code::shape, field, got, expected, "has " + got + " tensors, expected " + expected + " like " + quoted(list_from_->name));
+      refuse(Code::shape, field, got, expected, "has " + got + (got == "1" ? " tensor" : " tensors") + ", expected " + expected + " like " + quoted(list_from_->name));
     }
     for (size_t i = 0; i < field.list->size(); i++) {
       const Tensor& t = (*field.list)[i];
@@ -280,8 +296,8 @@ class Checker {
         const Tensor& like = list_shapes_[i];
         if (t.rank != like.rank || std::memcmp(t.shape, like.shape, sizeof(int64_t) * t.rank) != 0) {
           refuse(Code::shape, field, to_string(t), to_string(like),
-                 "[" + std::to_string(i) + "] has shape " + to_string(t) + ", expected " + to_string(like) + " like " + quoted(list_from_->name) + "[" +
-                     std::to_string(i) + "]");
+                 "has a tensor of shape " + to_string(t) + " at " + std::to_string(i) + ", expected " + to_string(like) + " like " +
+                     quoted(list_from_->name));
         }
       } else {
         match(field, t);
@@ -303,13 +319,20 @@ class Checker {
       }
       t.dtype = static_cast<DType>(dtype);
     }
+    std::vector<int64_t> shape;
     for (const std::string& word : split(field.spec)) {
-      if (word == "...") {
-        for (int64_t n : leading_) t.shape[t.rank++] = n;
-      } else {
-        t.shape[t.rank++] = evaluate(field, word);
-      }
+      if (word == "...") shape.insert(shape.end(), leading_.begin(), leading_.end());
+      else shape.push_back(evaluate(field, word));
     }
+    int64_t size = 1;
+    for (int64_t n : shape)
+      if (__builtin_mul_overflow(size, n, &size) || size > kMaxSize) refuse_large(field, pretty(field));
+    if (shape.size() > kMaxRank) {
+      const std::string got = std::to_string(shape.size()) + " dimensions", expected = "at most " + std::to_string(kMaxRank);
+      refuse(Code::shape, field, got, expected, "would have " + got + ", expected " + expected);
+    }
+    t.rank = static_cast<int>(shape.size());
+    std::copy(shape.begin(), shape.end(), t.shape);
   }
 
   // --- overlap: what is written may not share memory with anything else, unless its line allows exactly that tensor

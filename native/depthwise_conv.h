@@ -20,12 +20,13 @@ struct DepthwiseConvForward {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.option("grid", grid, at_least(1)).bind("GH GW").required();
-    field.option("prefix_tokens", prefix_tokens, at_least(0)).bind("P");
+    field.option("grid", grid, between(1, 65535)).bind("GH GW").required();
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535)).bind("P");
     field.in("x", x, "B P+GH*GW D", f32 | bf16);
     field.in("weight", weight, "D 1 K K", f32);
     field.out("out", out, "B P+GH*GW D", like("x"));
   }
+  void check(const char* kernel) const;  // K is at least 1
   double flops() const { return 2.0 * x.dim(0) * grid[0] * grid[1] * weight.size(); }
 };
 
@@ -36,15 +37,15 @@ struct DepthwiseConvBackward {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.option("grid", grid, at_least(1)).bind("GH GW").required();
-    field.option("prefix_tokens", prefix_tokens, at_least(0)).bind("P");
+    field.option("grid", grid, between(1, 65535)).bind("GH GW").required();
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535)).bind("P");
     field.in("grad_out", grad_out, "B P+GH*GW D", f32 | bf16);
     field.in("x", x, "B P+GH*GW D", like("grad_out")).optional();
     field.in("weight", weight, "D 1 K K", f32);
     field.out("grad_x", grad_x, "B P+GH*GW D", like("grad_out"));
     field.in_out("grad_weight", grad_weight, "D 1 K K", f32).optional();
   }
-  void check(const char* kernel) const;  // gradWeight needs x
+  void check(const char* kernel) const;  // and gradWeight needs x
   double flops() const { return 2.0 * grad_out.dim(0) * grid[0] * grid[1] * weight.size() * ((grad_x ? 1 : 0) + (grad_weight ? 1 : 0)); }
 };
 

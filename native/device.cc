@@ -1,25 +1,15 @@
 #include "device.h"
 
-#include <cstring>
 #include <limits>
+#include <utility>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define SIDETUNE_POISON(data, bytes) __asan_poison_memory_region(data, bytes)
-#define SIDETUNE_UNPOISON(data, bytes) __asan_unpoison_memory_region(data, bytes)
-#endif
+#include "sanitizer.h"
 
 namespace sidetune {
 namespace {
 
 constexpr uint8_t kGuardByte = 0xA5;
 constexpr int64_t kGuardBytes = 128;
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kAlwaysGuard = true;
-#else
-constexpr bool kAlwaysGuard = false;
-#endif
 
 }  // namespace
 
@@ -44,17 +34,20 @@ Device::Device(std::string name, const BackendTable& table, BackendDevice* backe
   const int64_t limit = settings.memory_limit > 0 ? settings.memory_limit
                         : settings.plan           ? std::numeric_limits<int64_t>::max() / 4
                                                   : table.memory_limit(*backend);
-  arena_ = std::make_unique<Arena>(table, *backend, limit, settings.guards || kAlwaysGuard ? kGuardBytes : 0);
+  const bool guards = (settings.guards || kSanitized) && !settings.plan;
+  arena_ = std::make_unique<Arena>(table, *backend, limit, guards ? kGuardBytes : 0);
   stream_ = std::make_unique<Stream>();
 }
 
 Device::~Device() {
   close();
-#if defined(__SANITIZE_ADDRESS__)
-  for (const auto& [data, block] : guarded_) SIDETUNE_UNPOISON(data, block.bytes);
-#endif
   arena_.reset();
   table_.close(backend_);
+}
+
+Stream& Device::stream() {
+  if (closed_) throw Error(Code::device, "the device is closed");
+  return *stream_;
 }
 
 void Device::close() {
@@ -64,22 +57,17 @@ void Device::close() {
 }
 
 Block Device::take(int64_t bytes, Kind kind) {
+  Stream& queue = stream();
   const Block block = arena_->take(bytes, kind);
-  const int64_t guard = arena_->guard();
-  if (guard && !settings_.plan) {
+  if (arena_->guard()) {
     // The stream fills the guards when it gets here: until then the bytes may belong to an earlier block.
-    char* data = static_cast<char*>(block.data);
-    const int64_t after = block.reserved - guard - block.bytes;
-    stream_->enqueue_always([this, data, bytes, guard, after] {
-#if defined(__SANITIZE_ADDRESS__)
-      SIDETUNE_UNPOISON(data - guard, guard + bytes + after);
-#endif
-      table_.fill(*backend_, data - guard, kGuardByte, guard);
-      table_.fill(*backend_, data + bytes, kGuardByte, after);
-#if defined(__SANITIZE_ADDRESS__)
-      SIDETUNE_POISON(data - guard, guard);
-      SIDETUNE_POISON(data + bytes, after);
-#endif
+    queue.enqueue_always([this, block] {
+      const Guards guards = guards_of(block);
+      unpoison(guards.before, guards.before_bytes + block.bytes + guards.after_bytes);
+      table_.fill(*backend_, guards.before, kGuardByte, guards.before_bytes);
+      table_.fill(*backend_, guards.after, kGuardByte, guards.after_bytes);
+      poison(guards.before, guards.before_bytes);
+      poison(guards.after, guards.after_bytes);
     });
     guarded_.emplace(block.data, block);
   }
@@ -87,23 +75,47 @@ Block Device::take(int64_t bytes, Kind kind) {
 }
 
 void Device::give(const Block& block) {
-  if (arena_->guard()) {
-    guarded_.erase(block.data);
-#if defined(__SANITIZE_ADDRESS__)
-    if (!closed_ && !settings_.plan) {
-      stream_->enqueue_always([data = block.data, bytes = block.bytes] { SIDETUNE_POISON(data, bytes); });
-    }
-#endif
+  // Scratch goes back as soon as its call is queued: its guards must be looked at when the stream gets here, not when somebody asks.
+  if (guarded_.erase(block.data) && !closed_) {
+    stream_->enqueue_always([this, block] {
+      inspect(block);
+      poison(block.data, block.bytes);
+    });
   }
   arena_->give(block);
 }
 
-void Device::enqueue(const char* kernel, std::function<Status()> run) {
-  if (!settings_.plan) stream_->enqueue(kernel, std::move(run));
+Device::Guards Device::guards_of(const Block& block) const {
+  char* data = static_cast<char*>(block.data);
+  const int64_t guard = arena_->guard();
+  return {data - guard, guard, data + block.bytes, block.reserved - guard - block.bytes};
 }
 
-void Device::copy_in(void* to, std::shared_ptr<const std::string> bytes) {
-  enqueue("write", [this, to, bytes] { return table_.copy_in(*backend_, to, bytes->data(), static_cast<int64_t>(bytes->size())); });
+void Device::inspect(const Block& block) {
+  const Guards guards = guards_of(block);
+  const auto overwritten = [&](const char* from, int64_t bytes) {
+    std::string copy(static_cast<size_t>(bytes), '\0');
+    unpoison(from, bytes);
+    table_.copy_out(*backend_, copy.data(), from, bytes);
+    poison(from, bytes);
+    return copy.find_first_not_of(static_cast<char>(kGuardByte)) != std::string::npos;
+  };
+  const bool before = overwritten(guards.before, guards.before_bytes), after = overwritten(guards.after, guards.after_bytes);
+  if ((before || after) && overrun_.empty()) {
+    overrun_ = std::string("bytes ") + (before ? "before" : "after") + " a block of " + std::to_string(block.bytes) + " bytes (" + name_of(block.kind) +
+               ") were overwritten";
+  }
+}
+
+void Device::enqueue(const char* kernel, std::function<Status()> run) {
+  if (Stream& queue = stream(); !settings_.plan) queue.enqueue(kernel, std::move(run));
+}
+
+void Device::copy_in(void* to, const char* from, int64_t bytes) {
+  Stream& queue = stream();
+  if (settings_.plan) return;
+  const auto copy = std::make_shared<const std::string>(from, static_cast<size_t>(bytes));
+  queue.enqueue("write", [this, to, copy] { return table_.copy_in(*backend_, to, copy->data(), static_cast<int64_t>(copy->size())); });
 }
 
 void Device::copy(void* to, const void* from, int64_t bytes) {
@@ -115,30 +127,9 @@ void Device::fill(void* data, uint8_t byte, int64_t bytes) {
 }
 
 void Device::check_guards(std::function<void(std::string)> done) {
-  const int64_t guard = arena_->guard();
-  stream_->enqueue_always([this, guard, blocks = guarded_, done = std::move(done)] {
-    std::string problem;
-    std::string bytes;
-    for (const auto& [address, block] : blocks) {
-      char* data = static_cast<char*>(address);
-      const int64_t after = block.reserved - guard - block.bytes;
-#if defined(__SANITIZE_ADDRESS__)
-      SIDETUNE_UNPOISON(data - guard, guard);
-      SIDETUNE_UNPOISON(data + block.bytes, after);
-#endif
-      for (const auto& [from, count, where] : {std::tuple(data - guard, guard, "before"), std::tuple(data + block.bytes, after, "after")}) {
-        bytes.resize(count);
-        table_.copy_out(*backend_, bytes.data(), from, count);
-        if (bytes.find_first_not_of(static_cast<char>(kGuardByte)) != std::string::npos && problem.empty()) {
-          problem = std::string("bytes ") + where + " a block of " + std::to_string(block.bytes) + " bytes (" + name_of(block.kind) + ") were overwritten";
-        }
-      }
-#if defined(__SANITIZE_ADDRESS__)
-      SIDETUNE_POISON(data - guard, guard);
-      SIDETUNE_POISON(data + block.bytes, after);
-#endif
-    }
-    done(problem);
+  stream().enqueue_always([this, blocks = guarded_, done = std::move(done)] {
+    for (const auto& [data, block] : blocks) inspect(block);
+    done(std::exchange(overrun_, ""));
   });
 }
 

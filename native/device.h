@@ -25,6 +25,7 @@ struct Storage {
   std::shared_ptr<Device> device;
   Block block;
   uint64_t version = 0;  // a number of its own for each content that in-place calls have given the bytes
+  int handles = 0;       // of JavaScript: while there are any, V8 is told of the bytes
 
   Storage(std::shared_ptr<Device> device, int64_t bytes, Kind kind);
   ~Storage();
@@ -41,10 +42,11 @@ class Device : public std::enable_shared_from_this<Device> {
   const BackendTable& table() const { return table_; }
   BackendDevice& backend() { return *backend_; }
   const DeviceSettings& settings() const { return settings_; }
-  Stream& stream() { return *stream_; }
+  // Throws Error(device) when the device is closed.
+  Stream& stream();
   Arena& arena() { return *arena_; }
   bool closed() const { return closed_; }
-  // Stops the stream. Tensors that are left can only be disposed.
+  // Stops the stream: the call that runs is finished, the rest is dropped. Tensors that are left can only be disposed.
   void close();
 
   Block take(int64_t bytes, Kind kind);
@@ -53,14 +55,24 @@ class Device : public std::enable_shared_from_this<Device> {
 
   // Queues work for the backend; a planning device queues nothing.
   void enqueue(const char* kernel, std::function<Status()> run);
-  void copy_in(void* to, std::shared_ptr<const std::string> bytes);
+  void copy_in(void* to, const char* from, int64_t bytes);  // the bytes of now
   void copy(void* to, const void* from, int64_t bytes);
   void fill(void* data, uint8_t byte, int64_t bytes);
-  // Throws if guard bytes around a block in use were overwritten. Only between calls, after the stream is idle.
+  // When the stream gets here, `done` hears on its thread where guard bytes around a block, in use or given back since the last time, were overwritten;
+  // an empty text: nowhere.
   void check_guards(std::function<void(std::string problem)> done);
 
  private:
+  struct Guards {
+    char* before;
+    int64_t before_bytes;
+    char* after;
+    int64_t after_bytes;
+  };
+
   Device(std::string name, const BackendTable& table, BackendDevice* backend, const DeviceSettings& settings);
+  Guards guards_of(const Block& block) const;
+  void inspect(const Block& block);
 
   const std::string name_;
   const BackendTable& table_;
@@ -69,6 +81,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Stream> stream_;
   std::map<void*, Block> guarded_;  // blocks in use, when guards are on
+  std::string overrun_;             // what inspect() found first; the stream thread's own
   uint64_t versions_ = 0;
   bool closed_ = false;
 };

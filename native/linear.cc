@@ -23,7 +23,8 @@ void check_weight(const char* kernel, const Tensor& weight, Layout packed, const
 bool is_wanted(const Tensor& tensor) { return tensor.rank > 0; }
 
 void check_pre_activation(const char* kernel, bool present, Activation activation) {
-  if (present && activation == Activation::none) refuse_argument(kernel, "pre_activation", "asked for", "nothing without an activation");
+  if (present && activation == Activation::none)
+    refuse_argument(kernel, "pre_activation", "asked for", "nothing without an activation");
 }
 
 }  // namespace
@@ -47,7 +48,8 @@ void LinearBackward::check(const char* kernel) const {
 }
 
 void LinearPack::check(const char* kernel) const {
-  if (weight.layout == Layout::plain && out.layout == Layout::plain) refuse_argument(kernel, "out", "plain like 'weight'", "another layout");
+  if (weight.layout == Layout::plain && out.layout == Layout::plain)
+    refuse_argument(kernel, "out", "plain like 'weight'", "another layout");
 }
 
 }  // namespace sidetune

@@ -1,15 +1,18 @@
 // The linear layer, on rows of tokens, with what usually stands behind it in a transformer block:
 //   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
-//   gradX = g W            gradWeight += gᵀ x            gradBias += Σ_rows g            (the gradient of residual is gradOut itself)
-// Saved for backward: pre, and only behind a GELU. x is needed for gradWeight alone, W for gradX alone: a frozen layer keeps no x.
+//   gradX = g W            gradWeight += gᵀ x            gradBias += Σ_rows g            (the gradient of residual is gradOut
+//   itself)
+// Saved for backward: pre, and only behind a GELU. x is needed for gradWeight alone, W for gradX alone: a frozen layer keeps no
+// x.
 //
-// A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a weight between them; a plain weight
-// is packed into scratch at each call, which is the way of weights that are being trained. x in bf16 takes such a weight in f32, too, and rounds it.
+// A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a
+// weight between them; a plain weight is packed into scratch at each call, which is the way of weights that are being trained. x
+// in bf16 takes such a weight in f32, too, and rounds it.
 //
-// Sums are f32, rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x. The result does not depend on the number
-// of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed groups. Backward walks the rows in steps of a fixed number, so its scratch
-// memory does not grow with the batch.
+// Sums are f32, rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x. The result does
+// not depend on the number of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed groups. Backward
+// walks the rows in steps of a fixed number, so its scratch memory does not grow with the batch.
 #pragma once
 
 #include "fields.h"

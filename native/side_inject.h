@@ -18,7 +18,7 @@ namespace sidetune {
 struct SideInjectForward {
   Tensor z, h, weight, out;
   float beta = 100;
-  int64_t grid[2] = {};  // rows, columns
+  int64_t grid[2] = {};  // rows, columns; zeros: not given
   int64_t prefix_tokens = 0;
 
   template <class Fields>
@@ -28,10 +28,10 @@ struct SideInjectForward {
     field.in("weight", weight, "d 1 K K", f32).optional();
     field.out("out", out, "... d", like("z")).may_alias("z");
     field.option("beta", beta, finite());
-    field.option("grid", grid, at_least(1));
-    field.option("prefix_tokens", prefix_tokens, at_least(0));
+    field.option("grid", grid, between(0, 65535));
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535));
   }
-  void check(const char* kernel) const;  // with weight, tokens are prefix and grid
+  void check(const char* kernel) const;  // with weight: K is at least 1, and tokens are prefix and grid
   double flops() const;
 };
 
@@ -50,10 +50,10 @@ struct SideInjectBackward {
     field.out("grad_h", grad_h, "... d", f32).may_alias("residual");
     field.in_out("grad_weight", grad_weight, "d 1 K K", f32).optional();
     field.option("beta", beta, finite());
-    field.option("grid", grid, at_least(1));
-    field.option("prefix_tokens", prefix_tokens, at_least(0));
+    field.option("grid", grid, between(0, 65535));
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535));
   }
-  void check(const char* kernel) const;
+  void check(const char* kernel) const;  // and gradWeight needs weight
   double flops() const;
 };
 

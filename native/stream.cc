@@ -1,10 +1,29 @@
 #include "stream.h"
 
 #include <memory>
+#include <new>
 
 #include "check.h"
 
 namespace sidetune {
+namespace {
+
+// What `work` threw, or null.
+template <class Work>
+std::unique_ptr<Error> error_of(const Work& work) {
+  try {
+    work();
+    return nullptr;
+  } catch (const Error& error) {
+    return std::make_unique<Error>(error);
+  } catch (const std::bad_alloc&) {
+    return std::make_unique<Error>(Code::memory, "out of memory");
+  } catch (const std::exception& error) {
+    return std::make_unique<Error>(Code::late, error.what());
+  }
+}
+
+}  // namespace
 
 Stream::Stream() : thread_([this] { work(); }) {}
 
@@ -15,6 +34,9 @@ Stream::~Stream() {
   }
   changed_.notify_all();
   thread_.join();
+  const Error closed(Code::device, "the device was closed before the stream got here");
+  for (Task& task : queue_)
+    if (task.type == Task::wait) task.done(&closed);
 }
 
 void Stream::push(Task task) {
@@ -25,14 +47,13 @@ void Stream::push(Task task) {
   changed_.notify_one();
 }
 
-void Stream::enqueue(const char* kernel, std::function<Status()> run) {
-  Task task{Task::kernel, kernel, ++calls_, std::move(run), nullptr, nullptr};
-  push(std::move(task));
-}
+void Stream::enqueue(const char* kernel, std::function<Status()> run) { push({Task::kernel, kernel, ++calls_, std::move(run), nullptr, nullptr}); }
 
 void Stream::enqueue_always(std::function<void()> run) { push({Task::always, "", calls_, nullptr, std::move(run), nullptr}); }
 
-void Stream::enqueue_wait(std::function<void(const Error*)> run) { push({Task::wait, "", calls_, nullptr, nullptr, std::move(run)}); }
+void Stream::enqueue_wait(std::function<void()> work, std::function<void(const Error*)> done) {
+  push({Task::wait, "", calls_, nullptr, std::move(work), std::move(done)});
+}
 
 void Stream::work() {
   for (;;) {
@@ -52,18 +73,25 @@ void Stream::execute(Task& task) {
   switch (task.type) {
     case Task::kernel: {
       if (pending_) return;
-      const Status status = task.run();
-      if (!status.ok) {
-        const std::string kernel = camel_case(task.name);
-        pending_ = std::make_unique<Error>(status.code, kernel, "", "", "",
-                                           kernel + " (call " + std::to_string(task.call) + ") failed: " + status.text + "; later calls were skipped");
-      }
+      const std::unique_ptr<Error> error = error_of([&] {
+        const Status status = task.run();
+        if (!status.ok) throw Error(status.code, status.text);
+      });
+      if (!error) return;
+      const std::string kernel = camel_case(task.name);
+      pending_ = std::make_unique<Error>(error->code, kernel, "", "", "",
+                                         kernel + " (call " + std::to_string(task.call) + ") failed: " + error->message + "; later calls were skipped");
       return;
     }
-    case Task::always: task.run_always(); return;
+    case Task::always: {
+      std::unique_ptr<Error> error = error_of(task.work);
+      if (error && !pending_) pending_ = std::move(error);
+      return;
+    }
     case Task::wait: {
-      const std::unique_ptr<Error> error = std::move(pending_);
-      task.run_wait(error.get());
+      std::unique_ptr<Error> error = std::move(pending_);
+      if (!error && task.work) error = error_of(task.work);
+      task.done(error.get());
       return;
     }
   }

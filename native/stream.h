@@ -16,15 +16,16 @@ namespace sidetune {
 class Stream {
  public:
   Stream();
-  ~Stream();  // finishes the call that runs, drops the rest
+  ~Stream();  // finishes the call that runs, drops the rest; whoever waits hears that the device was closed
   Stream(const Stream&) = delete;
 
   // A call of a kernel: skipped while an error is pending; a failed status becomes the pending error, named by kernel and call number.
   void enqueue(const char* kernel, std::function<Status()> run);
   // Housekeeping that must happen whether or not an earlier call failed.
   void enqueue_always(std::function<void()> run);
-  // Somebody waits: gets the pending error, which is then forgotten, or null.
-  void enqueue_wait(std::function<void(const Error*)> run);
+  // Somebody waits: `work` (may be null) runs unless an error is pending; `done` gets that error, which is then forgotten, or what `work` threw, or null.
+  // `done` is called exactly once, on the stream's thread or, when the stream ends before, on the thread that ends it.
+  void enqueue_wait(std::function<void()> work, std::function<void(const Error*)> done);
 
   uint64_t calls() const { return calls_; }
 
@@ -34,8 +35,8 @@ class Stream {
     const char* name;
     uint64_t call;
     std::function<Status()> run;
-    std::function<void()> run_always;
-    std::function<void(const Error*)> run_wait;
+    std::function<void()> work;
+    std::function<void(const Error*)> done;
   };
   void push(Task task);
   void work();

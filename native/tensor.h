@@ -15,6 +15,7 @@ enum class DType : uint8_t { f32, bf16, i32, u8 };
 enum class Layout : uint8_t { plain, packed, packed_transposed };
 
 constexpr int kMaxRank = 6;
+constexpr int64_t kMaxSize = int64_t{1} << 48;  // numbers in a tensor: products of a few such sizes and widths stay far from overflow
 
 constexpr int64_t size_of(DType dtype) {
   switch (dtype) {

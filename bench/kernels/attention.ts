@@ -7,13 +7,6 @@ export const attentionBenches: KernelBench[] = [
     args: ({ tensor, batch, tokens, width, heads }) => ({ qkv: tensor([batch, tokens, 3 * width]), heads }),
   },
   {
-    kernel: 'attentionForward',
-    label: 'with log-sum-exp',
-    direction: 'forward',
-    flags: { save: true },
-    args: ({ tensor, batch, tokens, width, heads }) => ({ qkv: tensor([batch, tokens, 3 * width]), heads }),
-  },
-  {
     kernel: 'attentionBackward',
     direction: 'backward',
     args: ({ tensor, batch, tokens, width, heads }) => ({

@@ -43,7 +43,8 @@ export async function adapt(device: Device, log: (line: string) => void): Promis
   for (const { title, lr, make } of contenders) {
     const model = make(backbone, { classes: training.classes.length, labels: training.classes });
     device.resetPeak();
-    const progress = trainingProgress(process.stderr, { label: title });
+    log(title);
+    const progress = trainingProgress(process.stderr);
     const summary = await train.train(model, { train: training, test, epochs, batchSize, lr, onProgress: (state) => progress.update(state) });
     progress.done();
     rows.push({

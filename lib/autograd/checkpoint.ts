@@ -24,15 +24,21 @@ export function checkpoint<T extends Tensor | Tensor[]>(body: (...inputs: Tensor
   // The caller may dispose the inputs before backward, which therefore works on the aliases that the tape keeps.
   tape.recordReplay(inputs, differentiable, (grads, saved) => {
     const replay = new Tape(tape);
-    for (const [index, tensor] of saved.entries()) replay.identify(tensor, inputs[index]!);
-    const again = scope(() => replay.run(() => body(...saved)));
-    const repeated = Array.isArray(again) ? again : [again];
-    for (const [index, output] of repeated.filter((_, place) => tracked[place]).entries()) {
-      const grad = grads[index];
-      if (grad) replay.seed(output, grad);
+    let repeated: Tensor[] = [];
+    try {
+      for (const [index, tensor] of saved.entries()) replay.identify(tensor, inputs[index]!);
+      const again = scope(() => replay.run(() => body(...saved)));
+      repeated = Array.isArray(again) ? again : [again];
+      for (const [index, output] of repeated.filter((_, place) => tracked[place]).entries()) {
+        const grad = grads[index];
+        if (grad) replay.seed(output, grad);
+      }
+      for (const output of repeated) output.dispose();
+      replay.backward();
+    } finally {
+      for (const output of repeated) output.dispose();
+      replay.dispose();
     }
-    for (const output of repeated) output.dispose();
-    replay.backward();
   });
   return result;
 }

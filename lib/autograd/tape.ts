@@ -9,7 +9,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Device, Kind } from '../device';
 import { DisposedError } from '../errors';
 import { kernels } from '../kernels';
-import { keep, outsideScopes } from '../scope';
+import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 
 export type Inputs = Record<string, Tensor | undefined>;
@@ -51,10 +51,30 @@ export interface Recording {
 /** A tracked tensor's place in the tape. */
 class Value {
   grad: Tensor | undefined;
+  /** `grad` is another's too: it must not change in place. */
+  shared = false;
   constructor(
     readonly shape: readonly number[],
     readonly device: Device,
   ) {}
+
+  /** The gradient so far, of its own bytes, to be added to. */
+  accumulator(): Tensor {
+    if (this.grad && !this.shared) return this.grad;
+    const own = keep(Tensor.zeros(this.device, this.shape, { kind: 'gradients' }));
+    if (this.grad) {
+      own.copyFrom(this.grad);
+      this.grad.dispose();
+    }
+    this.grad = own;
+    this.shared = false;
+    return own;
+  }
+
+  drop(): void {
+    this.grad?.dispose();
+    this.grad = undefined;
+  }
 }
 
 interface SavedTensor {
@@ -102,6 +122,7 @@ function alive(tensor: Tensor): Tensor {
 
 export class Tape {
   #values = new WeakMap<Tensor, Value>();
+  #watched = new Map<Tensor, Value>();
   #nodes: Node[] = [];
   #undos: Undo[] = [];
   #block = '';
@@ -125,7 +146,10 @@ export class Tape {
 
   /** Gradients by `tensor` will be wanted. */
   watch(tensor: Tensor): void {
-    if (!this.#values.has(tensor)) this.#values.set(tensor, new Value(tensor.shape, tensor.device));
+    if (this.#values.has(tensor)) return;
+    const value = new Value(tensor.shape, tensor.device);
+    this.#values.set(tensor, value);
+    this.#watched.set(tensor, value);
   }
 
   /** Another handle for something tracked. */
@@ -201,7 +225,7 @@ export class Tape {
 
   /** The gradient of a watched tensor after {@link backward}; the caller's from then on. Zeros where the loss does not depend on it. */
   takeGradient(tensor: Tensor): Tensor {
-    const value = this.#values.get(tensor)!;
+    const value = this.#watched.get(tensor)!;
     const grad = value.grad ?? keep(Tensor.zeros(tensor.device, tensor.shape, { kind: 'gradients' }));
     value.grad = undefined;
     return grad;
@@ -213,7 +237,7 @@ export class Tape {
     if (value) add(value, grad, grad);
   }
 
-  /** Walks the tape back. Each node's saved tensors go as soon as it has run. */
+  /** Walks the tape back. Each node's saved tensors go as soon as it has run. When it throws, nothing is kept. */
   backward(): void {
     outsideScopes(() => {
       try {
@@ -224,8 +248,10 @@ export class Tape {
             for (const { tensor } of node.saved) tensor.dispose();
           }
         }
-      } finally {
+        this.#forget();
+      } catch (error) {
         this.dispose();
+        throw error;
       }
     });
   }
@@ -247,31 +273,28 @@ export class Tape {
         return;
       }
       const gradOut = grads[0]!;
-      const saved: Record<string, Tensor> = {};
-      for (const { name, tensor, version } of node.saved) {
-        this.#restore(node, name, tensor, version);
-        saved[name] = tensor;
-      }
-      const wanted = Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true]));
-      const results = node.backward({
-        gradOut,
-        saved,
-        wanted,
-        pending: (input) => {
-          const value = node.inputs[input];
-          const grad = value?.grad;
-          if (value && grad) {
-            value.grad = undefined;
-            temporary.push(grad);
-          }
-          return grad;
-        },
-        accumulator: (input) => {
-          const value = node.inputs[input];
-          if (!value) return undefined;
-          value.grad ??= Tensor.zeros(value.device, value.shape, { kind: 'gradients' });
-          return value.grad;
-        },
+      // The scope takes what an op's backward makes in between, or has made when it throws.
+      const results = scope(() => {
+        const saved: Record<string, Tensor> = {};
+        for (const { name, tensor, version } of node.saved) {
+          this.#restore(node, name, tensor, version);
+          saved[name] = tensor;
+        }
+        return node.backward({
+          gradOut,
+          saved,
+          wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
+          pending: (input) => {
+            const value = node.inputs[input];
+            const grad = value?.grad;
+            if (value && grad) {
+              value.grad = undefined;
+              temporary.push(grad);
+            }
+            return grad;
+          },
+          accumulator: (input) => node.inputs[input]?.accumulator(),
+        });
       });
       for (const name in results) {
         const grad = results[name];
@@ -305,14 +328,17 @@ export class Tape {
     }
   }
 
-  /** Lets go of everything that is kept for a backward that will not come. */
+  /** Lets go of everything that is kept for a backward that will not come, and of gradients that nobody took. */
   dispose(): void {
+    this.#forget();
+    for (const value of this.#watched.values()) value.drop();
+    this.#watched.clear();
+  }
+
+  #forget(): void {
     for (const node of this.#nodes) {
       for (const { tensor } of node.saved) tensor.dispose();
-      for (const output of node.outputs) {
-        output.grad?.dispose();
-        output.grad = undefined;
-      }
+      for (const output of node.outputs) output.drop();
     }
     for (const undo of this.#undos) discard(undo);
     this.#nodes = [];
@@ -334,17 +360,23 @@ function discard(undo: Undo): void {
   undo.buffer.dispose();
 }
 
-// `gradOut` handed on as it is is shared, not copied: gradients are never changed in place except through accumulators, which nobody else holds.
-function add(value: Value, grad: Tensor, shared: Tensor): void {
-  const own = grad === shared ? grad.alias() : grad;
+// `gradOut` handed on as it is is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
+function add(value: Value, grad: Tensor, gradOut: Tensor): void {
+  const shared = grad === gradOut;
+  const own = shared ? grad.alias() : grad;
   if (!value.grad) {
     value.grad = own;
+    value.shared = shared;
     return;
   }
-  const { out } = kernels.addForward({ a: value.grad, b: own }, { kind: 'gradients' });
-  value.grad.dispose();
-  own.dispose();
-  value.grad = out;
+  try {
+    const { out } = kernels.addForward({ a: value.grad, b: own }, { kind: 'gradients' });
+    value.drop();
+    value.grad = out;
+    value.shared = false;
+  } finally {
+    own.dispose();
+  }
 }
 
 /**

@@ -28,7 +28,8 @@ export function valueAndGrad<P extends Parameters>(
   const tape = new Tape();
   const entries = Object.entries(parameters) as [string, Tensor][];
   for (const [, tensor] of entries) tape.watch(tensor);
-  return outsideScopes(() => {
+  const run = (): { value: Tensor; grads: GradientsOf<P> } => {
+    const grads: [string, Tensor][] = [];
     try {
       const value = scope(() => tape.run(body));
       if (!(value instanceof Tensor) || value.size !== 1) {
@@ -41,17 +42,18 @@ export function valueAndGrad<P extends Parameters>(
       tape.seed(value, one);
       one.dispose();
       tape.backward();
-      const grads = entries.map(([key, tensor]) => [key, tape.takeGradient(tensor)] as const);
-      return {
-        value,
-        grads: (Array.isArray(parameters)
-          ? grads.map(([, grad]) => grad)
-          : Object.fromEntries(grads)) as GradientsOf<P>,
-      };
+      for (const [key, tensor] of entries) grads.push([key, tape.takeGradient(tensor)]);
+      const result = Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads);
+      return { value, grads: result as GradientsOf<P> };
+    } catch (error) {
+      for (const [, grad] of grads) grad.dispose();
+      throw error;
     } finally {
       tape.dispose();
     }
-  });
+  };
+  // The caller's own: no scope around the call disposes them. The one inside takes what is left when something throws.
+  return outsideScopes(() => scope(run));
 }
 
 /** Runs `body` without recording: what it computes is a constant for every gradient. */

@@ -3,7 +3,7 @@ import type { Device } from '../device';
 import { ArgumentError } from '../errors';
 import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
-import { keep, outsideScopes } from '../scope';
+import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 import type { ForwardContext, Hooks } from './hooks';
 
@@ -198,11 +198,12 @@ export class Vit {
     };
     const recomputed = Math.min(options.recomputedBlocks, depth);
     if (recomputed > 0) {
-      // What side layers carry out of the prefix (h) comes out of the checkpoint beside the tokens.
+      // What side layers carry out of the prefix (h) comes out of the checkpoint beside the tokens; both runs of it start with nothing carried.
       const first = z;
       let names: string[] = [];
       const [tokens, ...carried] = checkpoint(
         (start) => {
+          for (const name of Object.keys(context.state)) delete context.state[name];
           const result = run(1, recomputed, start!.alias());
           names = Object.keys(context.state);
           return [result, ...names.map((name) => context.state[name]!)];
@@ -286,7 +287,7 @@ export class Vit {
     const mixed = then(norm('norm2', attended), (x) => linear('mlp.fc1', x, { activation: 'gelu' }));
     const result = then(mixed, (x) => branch('mlp', attended, 'mlp.fc2', x));
     attended.dispose();
-    return keep(result);
+    return result;
   }
 }
 

@@ -4,6 +4,8 @@ export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
+export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';
+export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
 export {
   type KeepOptions,

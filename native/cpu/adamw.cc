@@ -13,6 +13,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 constexpr int64_t kGrain = 8192;  // numbers that are worth a thread
 
@@ -64,6 +65,7 @@ void adamw_update(const Cpu& cpu, const AdamwUpdate& k) {
   });
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

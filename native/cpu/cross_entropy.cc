@@ -13,8 +13,9 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
-constexpr int64_t kGrain = 4096;  // logits that are worth a thread
+constexpr int64_t kGrain = 1024;  // logits that are worth a thread
 int64_t row_grain(int64_t C) { return std::max<int64_t>(1, kGrain / C); }
 
 struct CrossEntropyRow {
@@ -87,6 +88,7 @@ void cross_entropy_backward(const Cpu& cpu, const SoftmaxCrossEntropyBackward& k
   });
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

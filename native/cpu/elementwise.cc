@@ -11,6 +11,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 constexpr int64_t kGrain = 16384;  // numbers that are worth a thread
 
@@ -115,6 +116,7 @@ void residual_add_backward(const Cpu& cpu, const ResidualAddBackward& k) {
     k.grad_out.dtype == DType::bf16 ? residual_add_backward_as<bf16_t>(cpu, k) : residual_add_backward_as<float>(cpu, k);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -11,6 +11,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 constexpr int64_t kGrain = 4096;  // numbers that are worth a thread
 
@@ -40,6 +41,7 @@ void gelu_backward(const Cpu& cpu, const GeluBackward& k) {
   if (k.grad_x) k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -13,6 +13,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 // One row: three reads of x, the first from memory and the others from L1, and one write.
 template <class T>
@@ -78,10 +79,6 @@ void parameter_gradient_rows(const T* grad_out, const T* x, const float* mean, c
   }
 }
 
-void add_row(const float* from, int64_t d, float* to) {
-  for_each_vector(d, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(to), at(from)), to); });
-}
-
 template <class T>
 void forward(const Cpu& cpu, const LayerNormForward& k) {
   const int64_t d = k.x.dim(-1);
@@ -128,6 +125,7 @@ void layer_norm_backward(const Cpu& cpu, const LayerNormBackward& k, Workspace s
   k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, scratch) : backward<float>(cpu, k, scratch);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -14,19 +14,6 @@
 #define SIDETUNE_CPU_LINEAR
 namespace sidetune::cpu {
 
-// The right-hand side of a product with a weight: the weight itself if it is packed, else panels in scratch.
-inline int64_t weight_scratch(Cpu& cpu, const Tensor& weight, DType dtype, bool transposed) {
-  if (weight.layout != Layout::plain) return 0;
-  return transposed ? panel_bytes(cpu, weight.dim(0), weight.dim(1), dtype) : panel_bytes(cpu, weight.dim(1), weight.dim(0), dtype);
-}
-inline const void* packed_weight(Cpu& cpu, const Tensor& weight, DType dtype, bool transposed, Workspace& scratch) {
-  if (weight.layout != Layout::plain) return weight.data;
-  void* panels = scratch.take<std::byte>(weight_scratch(cpu, weight, dtype, transposed));
-  const int64_t O = weight.dim(0), I = weight.dim(1);
-  pack(cpu, transposed ? Right{weight.data, weight.dtype, O, I, false} : Right{weight.data, weight.dtype, I, O, true}, dtype, panels);
-  return panels;
-}
-
 // The row of an optional tensor [rows, width] at a column; null if there is none.
 template <class T>
 T* at_row(const Tensor& tensor, int64_t row, int64_t width, int64_t column = 0) {
@@ -38,6 +25,7 @@ T* at_row(const Tensor& tensor, int64_t row, int64_t width, int64_t column = 0) 
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 // out = tile + bias, behind it GELU or + residual, for one row of a tile; pre as it stands before GELU.
 template <class T>
@@ -55,15 +43,16 @@ void finish_row(const float* tile, const float* bias, bool gelu_behind, const T*
 template <class T>
 void forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   const int64_t I = k.x.dim(-1), O = k.weight.dim(0);
-  const void* panels = packed_weight(cpu, k.weight, k.x.dtype, false, scratch);
+  const void* panels = weight_panels(cpu, k.weight, Layout::packed, k.x.dtype, scratch);
   const Left x{k.x.data, k.x.dtype};
-  multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, x, panels, [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-    for (int64_t r = 0; r < rows; r++) {
-      finish_row(tile + r * columns, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
-                 at_row<const T>(k.residual, row + r, O, column), columns, at_row<T>(k.pre_activation, row + r, O, column),
-                 at_row<T>(k.out, row + r, O, column));
-    }
-  });
+  multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, x, panels,
+           [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+             for (int64_t r = 0; r < rows; r++) {
+               finish_row(tile + r * columns, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
+                          at_row<const T>(k.residual, row + r, O, column), columns,
+                          at_row<T>(k.pre_activation, row + r, O, column), at_row<T>(k.out, row + r, O, column));
+             }
+           });
 }
 
 // g = gradOut ∘ GELU'(pre) for rows [begin, end), written if `g` is given, and Σ_rows g into `sum` (null where unwanted).
@@ -82,9 +71,6 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
   }
 }
 
-void add_row(const float* from, int64_t count, float* to) {
-  for_each_vector(count, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(to), at(from)), to); });
-}
 
 void round_row(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
 void round_row(const float* from, int64_t count, bf16_t* to) {
@@ -110,9 +96,11 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
   }
   if (k.grad_x) {
     const int64_t I = k.grad_x.dim(-1);
-    multiply(cpu, {rows, I, O, k.grad_out.dtype}, g, panels, [&](const float* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
-      for (int64_t r = 0; r < count; r++) round_row(tile + r * columns, columns, at_row<T>(k.grad_x, first + row + r, I, column));
-    });
+    multiply(cpu, {rows, I, O, k.grad_out.dtype}, g, panels,
+             [&](const float* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
+               for (int64_t r = 0; r < count; r++)
+                 round_row(tile + r * columns, columns, at_row<T>(k.grad_x, first + row + r, I, column));
+             });
   }
   if (k.grad_weight) {
     const int64_t I = k.grad_weight.dim(1);
@@ -125,7 +113,8 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
 template <class T, class G>
 void backward(Cpu& cpu, const LinearBackward& k, Workspace scratch) {
   const int64_t rows = k.grad_out.rows();
-  const void* panels = k.grad_x && rows > 0 ? packed_weight(cpu, k.weight, k.grad_out.dtype, true, scratch) : nullptr;
+  const void* panels =
+      k.grad_x && rows > 0 ? weight_panels(cpu, k.weight, Layout::packed_transposed, k.grad_out.dtype, scratch) : nullptr;
   for (int64_t first = 0; first < rows; first += kGradientRows) {
     backward_step<T, G>(cpu, k, first, std::min(kGradientRows, rows - first), panels, scratch);
   }
@@ -136,11 +125,15 @@ void linear_forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k, scratch) : forward<float>(cpu, k, scratch);
 }
 void linear_backward(Cpu& cpu, const LinearBackward& k, Workspace scratch) {
-  if (k.grad_out.dtype == DType::f32) backward<float, float>(cpu, k, scratch);
-  else if (operand_dtype(DType::bf16) == DType::bf16) backward<bf16_t, bf16_t>(cpu, k, scratch);
-  else backward<bf16_t, float>(cpu, k, scratch);
+  if (k.grad_out.dtype == DType::f32)
+    backward<float, float>(cpu, k, scratch);
+  else if (operand_dtype(DType::bf16) == DType::bf16)
+    backward<bf16_t, bf16_t>(cpu, k, scratch);
+  else
+    backward<bf16_t, float>(cpu, k, scratch);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -153,12 +146,12 @@ HWY_EXPORT(linear_backward);
 void run(Cpu& cpu, const LinearForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_forward)(cpu, k, scratch); }
 void run(Cpu& cpu, const LinearBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_backward)(cpu, k, scratch); }
 
-int64_t workspace(Cpu& cpu, const LinearForward& k) { return weight_scratch(cpu, k.weight, k.x.dtype, false); }
+int64_t workspace(Cpu& cpu, const LinearForward& k) { return weight_scratch(cpu, k.weight, Layout::packed, k.x.dtype); }
 
 int64_t workspace(Cpu& cpu, const LinearBackward& k) {
   const int64_t O = k.grad_out.dim(-1), all = k.grad_out.rows(), rows = std::min(all, kGradientRows);
   const DType dtype = k.grad_out.dtype;
-  int64_t bytes = k.grad_x ? weight_scratch(cpu, k.weight, dtype, true) : 0;
+  int64_t bytes = k.grad_x ? weight_scratch(cpu, k.weight, Layout::packed_transposed, dtype) : 0;
   if (k.activation == Activation::gelu) bytes += Workspace::aligned<std::byte>(rows * O * size_of(operand_dtype(dtype)));
   if (k.grad_bias) bytes += Workspace::aligned<float>(group_count(rows) * O);
   if (k.grad_weight) bytes += transposed_product_bytes(cpu, all, k.grad_weight.dim(1), dtype);
@@ -168,18 +161,15 @@ int64_t workspace(Cpu& cpu, const LinearBackward& k) {
 // Between two packed layouts the weight is plain for a moment.
 void run(Cpu& cpu, const LinearPack& k, Workspace scratch) {
   const int64_t O = k.weight.dim(0), I = k.weight.dim(1);
-  const auto side = [&](void* plain, DType dtype, Layout layout) {
-    return layout == Layout::packed ? Right{plain, dtype, I, O, true} : Right{plain, dtype, O, I, false};
-  };
   void* plain = k.weight.data;
   DType dtype = k.weight.dtype;
   if (k.weight.layout != Layout::plain) {
     const bool to_plain = k.out.layout == Layout::plain;
     plain = to_plain ? k.out.data : scratch.data;
     dtype = to_plain ? k.out.dtype : operand_dtype(k.weight.dtype);
-    unpack(cpu, k.weight.data, k.weight.dtype, side(plain, dtype, k.weight.layout));
+    unpack(cpu, k.weight.data, k.weight.dtype, right_side(plain, O, I, dtype, k.weight.layout));
   }
-  if (k.out.layout != Layout::plain) pack(cpu, side(plain, dtype, k.out.layout), k.out.dtype, k.out.data);
+  if (k.out.layout != Layout::plain) pack(cpu, right_side(plain, O, I, dtype, k.out.layout), k.out.dtype, k.out.data);
 }
 int64_t workspace(Cpu&, const LinearPack& k) {
   const bool both_packed = k.weight.layout != Layout::plain && k.out.layout != Layout::plain;

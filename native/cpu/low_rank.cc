@@ -13,6 +13,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 // Rows are worked off four at a time: they stay in L1 between the steps, and each load of a, c or a partial sum serves four rows. Row by row the
 // order of operations is the same for a tile of four and of one, so results do not depend on where a tile begins. Factors are [r, d]: vectors run
@@ -94,9 +95,6 @@ void add_transposed(const float* transposed, int64_t d, int64_t r, float* a) {
   }
 }
 
-void add_row(const float* from, int64_t count, float* to) {
-  for_each_vector(count, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(to), at(from)), to); });
-}
 
 // Adds the groups' partial sums up in order, in the first group's place.
 const float* sum_of_groups(float* sums, int64_t groups, int64_t count) {
@@ -189,6 +187,7 @@ void low_rank_accumulate_backward(const Cpu& cpu, const LowRankAccumulateBackwar
   k.z.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, scratch) : backward<float>(cpu, k, scratch);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -91,6 +91,11 @@ HWY_INLINE void for_each_vector(size_t n, const Body& body) {
 // Clears the lanes from n on, where a tail would add something other than zero to a sum.
 HWY_INLINE V first(V v, size_t i, size_t n) { return n - i >= lanes() ? v : hn::IfThenElseZero(hn::FirstN(F(), n - i), v); }
 
+// to += from, for rows of partial sums.
+HWY_INLINE void add_row(const float* from, size_t d, float* to) {
+  for_each_vector(d, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(to), at(from)), to); });
+}
+
 HWY_INLINE float sum(V v) { return hn::GetLane(hn::SumOfLanes(F(), v)); }
 HWY_INLINE float max(V v) { return hn::GetLane(hn::MaxOfLanes(F(), v)); }
 
@@ -106,11 +111,11 @@ HWY_INLINE V exp(V x) {
   const V n = hn::Round(hn::Mul(x, hn::Set(f, 1.44269504088896f)));
   V r = hn::NegMulAdd(n, hn::Set(f, 0.693145751953125f), x);
   r = hn::NegMulAdd(n, hn::Set(f, 1.428606765330187e-06f), r);
-  V p = hn::Set(f, 1.3981999507e-3f);
-  p = hn::MulAdd(p, r, hn::Set(f, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(f, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(f, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(f, 0.5f));
+  V p = hn::Set(f, 1.3814598788e-3f);
+  p = hn::MulAdd(p, r, hn::Set(f, 8.3687165752e-3f));
+  p = hn::MulAdd(p, r, hn::Set(f, 4.1668388993e-2f));
+  p = hn::MulAdd(p, r, hn::Set(f, 1.6666521132e-1f));
+  p = hn::MulAdd(p, r, hn::Set(f, 0.49999994f));
   p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
   // 2ⁿ in two halves, so that denormal results and results near the top are reached without overflow in between.
   const auto e = hn::ConvertTo(i32, n);
@@ -148,9 +153,27 @@ HWY_INLINE V sigmoid(V x) {
   return hn::Div(hn::IfThenElse(hn::Ge(x, hn::Zero(f)), one, e), hn::Add(one, e));
 }
 
-// Upper tail of the normal distribution, 1 − Φ(t) = e^{−t²/2} · upper_tail_ratio(t), for t in [0, 15], beyond which it is 0 in f32:
-// the ratio falls smoothly from 1/2, as 1/t, and a rational function gives it to 6e-9 (fitted in the relative maximum norm; all terms
-// are positive, so nothing cancels).
+// eˣ for −87 ≤ x ≤ 88, where it is a normal number: half the work of exp. Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+HWY_INLINE V exp_of_moderate(V x) {
+  const F f;
+  const hn::RebindToUnsigned<F> u;
+  const V round = hn::Set(f, 12582912.0f);
+  const V shifted = hn::MulAdd(x, hn::Set(f, 1.44269504088896f), round);
+  const V n = hn::Sub(shifted, round);
+  V r = hn::NegMulAdd(n, hn::Set(f, 0.693145751953125f), x);
+  r = hn::NegMulAdd(n, hn::Set(f, 1.428606765330187e-06f), r);
+  V p = hn::Set(f, 1.3814598788e-3f);
+  p = hn::MulAdd(p, r, hn::Set(f, 8.3687165752e-3f));
+  p = hn::MulAdd(p, r, hn::Set(f, 4.1668388993e-2f));
+  p = hn::MulAdd(p, r, hn::Set(f, 1.6666521132e-1f));
+  p = hn::MulAdd(p, r, hn::Set(f, 0.49999994f));
+  p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
+  return hn::BitCast(f, hn::Add(hn::BitCast(u, p), hn::ShiftLeft<23>(hn::BitCast(u, shifted))));
+}
+
+// Upper tail of the normal distribution, 1 − Φ(t) = e^{−t²/2} · upper_tail_ratio(t), for t ≥ 0: the ratio falls smoothly from 1/2, as
+// 1/t, and a rational function gives it to 6e-9 up to 15 (fitted in the relative maximum norm; all terms are positive, so nothing
+// cancels). Past 13.1, where e^{−t²/2} is hardly a normal number any more, the tail counts as 0.
 HWY_INLINE V upper_tail_ratio(V t) {
   const F f;
   V p = hn::Set(f, 4.1532000e-3f);
@@ -166,51 +189,31 @@ HWY_INLINE V upper_tail_ratio(V t) {
   q = hn::MulAdd(q, t, hn::Set(f, 1.0f));
   return hn::Div(p, q);
 }
-// e^{−t²/2}; the rounding error of t², which exp would magnify in the tail, is made good.
+// e^{−t²/2} for t ≤ 13.1; the rounding error of t², which exp would magnify in the tail, is made good.
 HWY_INLINE V exp_minus_half_square(V t) {
-  const F f;
-  const V half = hn::Set(f, 0.5f), square = hn::Mul(t, t), error = hn::MulSub(t, t, square);
-  const V e = exp(hn::Neg(hn::Mul(square, half)));
-  return hn::NegMulAdd(hn::Mul(error, half), e, e);
+  const V minus_half = hn::Set(F(), -0.5f), square = hn::Mul(t, t), error = hn::MulSub(t, t, square);
+  const V e = exp_of_moderate(hn::Mul(square, minus_half));
+  return hn::MulAdd(hn::Mul(error, minus_half), e, e);
 }
-HWY_INLINE V tail_argument(V x) { return at_most(hn::Abs(x), 15.0f); }
+HWY_INLINE V zero_past_tail(V t, V v) { return hn::IfThenZeroElse(hn::Gt(t, hn::Set(F(), 13.1f)), v); }
 
-// Φ(x), the normal distribution function, to 2e-7; on the left the relative error stays below 1e-6 (5e-6 without fused multiply-add)
-// down to the denormals.
+// Φ(x), the normal distribution function, to 2e-7; on the left the relative error stays below 1e-6 (5e-6 without fused multiply-add).
 HWY_INLINE V normal_cdf(V x) {
   const F f;
-  const V t = tail_argument(x), tail = hn::Mul(exp_minus_half_square(t), upper_tail_ratio(t));
+  const V t = hn::Abs(x), tail = zero_past_tail(t, hn::Mul(exp_minus_half_square(t), upper_tail_ratio(t)));
   return hn::IfThenElse(hn::Lt(x, hn::Zero(f)), tail, hn::Sub(hn::Set(f, 1.0f), tail));
 }
 // GELU, x Φ(x) = max(x, 0) − |x| (1 − Φ(|x|)); ±∞ give ∞ and 0.
 HWY_INLINE V gelu(V x) {
-  const V t = tail_argument(x), tail = hn::Mul(exp_minus_half_square(t), upper_tail_ratio(t));
-  return hn::NegMulAdd(t, tail, hn::Max(x, hn::Zero(F())));
+  const V t = hn::Abs(x), product = hn::Mul(hn::Mul(exp_minus_half_square(t), upper_tail_ratio(t)), t);
+  return hn::Sub(hn::Max(x, hn::Zero(F())), zero_past_tail(t, product));
 }
 // Its derivative, Φ(x) + x φ(x). On the left it is e^{−t²/2} (ratio − t/√2π) with t = −x, on the right one minus the same.
 HWY_INLINE V gelu_derivative(V x) {
   const F f;
-  const V t = tail_argument(x);
-  const V left = hn::Mul(exp_minus_half_square(t), hn::NegMulAdd(t, hn::Set(f, 0.398942280f), upper_tail_ratio(t)));
+  const V t = hn::Abs(x), inner = hn::NegMulAdd(t, hn::Set(f, 0.398942280f), upper_tail_ratio(t));
+  const V left = zero_past_tail(t, hn::Mul(exp_minus_half_square(t), inner));
   return hn::IfThenElse(hn::Lt(x, hn::Zero(f)), left, hn::Sub(hn::Set(f, 1.0f), left));
-}
-
-// eˣ for −87 ≤ x ≤ 88, where it is a normal number: half the work of exp. Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
-HWY_INLINE V exp_of_moderate(V x) {
-  const F f;
-  const hn::RebindToUnsigned<F> u;
-  const V round = hn::Set(f, 12582912.0f);
-  const V shifted = hn::MulAdd(x, hn::Set(f, 1.44269504088896f), round);
-  const V n = hn::Sub(shifted, round);
-  V r = hn::NegMulAdd(n, hn::Set(f, 0.693145751953125f), x);
-  r = hn::NegMulAdd(n, hn::Set(f, 1.428606765330187e-06f), r);
-  V p = hn::Set(f, 1.3981999507e-3f);
-  p = hn::MulAdd(p, r, hn::Set(f, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(f, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(f, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(f, 0.5f));
-  p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
-  return hn::BitCast(f, hn::Add(hn::BitCast(u, p), hn::ShiftLeft<23>(hn::BitCast(u, shifted))));
 }
 
 HWY_INLINE V clamp(V x, float limit) { return hn::Max(hn::Min(x, hn::Set(F(), limit)), hn::Set(F(), -limit)); }

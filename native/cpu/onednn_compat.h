@@ -8,8 +8,8 @@ namespace sidetune::cpu::onednn {
 
 using dnnl::memory;
 
-// The plan of dst = src · weights with `memory::format_tag::any` resolved; scratch memory is the caller's. Throws dnnl::error if there is no
-// implementation for these dtypes on this machine.
+// The plan of dst = src · weights with `memory::format_tag::any` resolved; scratch memory is the caller's. Throws dnnl::error if
+// there is no implementation for these dtypes on this machine.
 inline dnnl::matmul::primitive_desc plan_matmul(const dnnl::engine& engine, const memory::desc& src, const memory::desc& weights,
                                                 const memory::desc& dst) {
   dnnl::primitive_attr attributes;
@@ -21,12 +21,21 @@ inline dnnl::matmul::primitive_desc plan_matmul(const dnnl::engine& engine, cons
 #endif
 }
 
+inline dnnl::reorder::primitive_desc plan_reorder(const dnnl::engine& engine, const memory::desc& from, const memory::desc& to) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return {engine, from, engine, to, attributes};
+}
+
+inline memory::data_type type_of(bool bf16) { return bf16 ? memory::data_type::bf16 : memory::data_type::f32; }
+
 inline std::string version() {
   const dnnl::version_t* v = dnnl::version();
   return std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
 }
 
-// oneDNN keeps 1024 primitives per process by default. We keep our own, by shape, so a second copy only holds memory. Lowers, never raises.
+// oneDNN keeps 1024 primitives per process by default. We keep our own, by shape, so a second copy only holds memory. Lowers,
+// never raises.
 inline void limit_primitive_cache(int capacity) {
   if (dnnl::get_primitive_cache_capacity() > capacity) dnnl::set_primitive_cache_capacity(capacity);
 }

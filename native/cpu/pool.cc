@@ -11,9 +11,10 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 // A task owns some columns of one image, so that a single image keeps all threads busy too.
-constexpr int64_t kColumns = 256;
+constexpr int64_t kColumns = 1024;
 
 template <class Body>
 void for_each_block(const Cpu& cpu, int64_t images, int64_t d, const Body& body) {
@@ -66,6 +67,7 @@ void pool_backward(const Cpu& cpu, const PoolBackward& k) {
   if (k.grad_x) k.grad_x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k);
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

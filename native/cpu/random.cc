@@ -14,6 +14,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 // A task makes kBlocks blocks at a time in L1: plain loops that the compiler vectorises for each target, to the same bits on all
 // of them.
@@ -69,6 +70,7 @@ void random_keep(const Cpu& cpu, const RandomKeep& k) {
               [=](uint32_t bits) HWY_ATTR { return random_numbers::keep_or_drop(bits, keep, scale); });
 }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

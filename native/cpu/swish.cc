@@ -11,6 +11,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
+namespace {
 
 constexpr int64_t kGrain = 4096;  // numbers that are worth a thread
 
@@ -38,6 +39,7 @@ void backward(const Cpu& cpu, const SwishBackward& k) {
 void swish_forward(const Cpu& cpu, const SwishForward& k) { k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k) : forward<float>(cpu, k); }
 void swish_backward(const Cpu& cpu, const SwishBackward& k) { k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k); }
 
+}  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -25,12 +25,14 @@ async function plan<O>(method: Method<O>, dtype: ComputeDtype, options: Partial<
   const model: PetlModel = method(backbone, { classes, ...options } as ModelOptions & Partial<O>);
   const optimizer = adamW(model.parameters());
   const batch = { images: new Float32Array(B * 3 * 224 * 224), labels: new Int32Array(B) };
-  device.resetPeak();
   await model.step(batch, optimizer);
   const { retained } = model;
+  // From the second step on everything that lasts is there: h, the packings for backward.
+  device.resetPeak();
+  await model.step(batch, optimizer);
   const memory = device.memory();
   await model.step(batch, optimizer);
-  expect(device.memory().peakBytes, 'the second step needs no more than the first').toBe(memory.peakBytes);
+  expect(device.memory().peakBytes, 'the third step needs no more than the second').toBe(memory.peakBytes);
   const result = { retained, retainedAgain: model.retained, memory, parameters: model.parameterCount };
   optimizer.dispose();
   model.dispose();

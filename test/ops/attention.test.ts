@@ -48,16 +48,19 @@ kernelTest('attention', {
       degenerate: true,
       floor: { f32: 1e-6, bf16: 4e-3 },
     }),
-    // Scores of hundreds: p is nearly one-hot.
+    // Scores of hundreds, known to 3e-5: p is nearly one-hot, known to that fraction, and gradients are ten times as large.
     attentionCase('large scores', [1, 9, 2, 8], {
       inputs: { qkv: { shape: [1, 9, 48], scale: 10 } },
+      floor: { f32: 5e-4, bf16: 5e-2 },
     }),
   ],
   run: ({ qkv }, { heads, scale }) => attention(qkv!, { heads, scale }),
   reference: ({ qkv }, { heads, scale }) => reference(qkv!, heads, scale),
   computeInputs: ['qkv'],
   differentiable: ['qkv'],
-  tolerance: { f32: { out: 12, grad: 40 }, bf16: { out: 2, grad: 4 } },
+  // f32: p is as exact as its score, a sum of E products; then come sums over N tokens, one number after the other, whose terms cancel.
+  // bf16: p and ds are rounded where the processor multiplies bf16, and the result is.
+  tolerance: { f32: { out: 40, grad: 60 }, bf16: { out: 4, grad: 12 } },
   bad: [
     {
       name: 'channels that do not fall into 3 · heads parts',

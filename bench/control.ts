@@ -1,0 +1,13 @@
+/** How a caller watches and stops a bench. */
+export interface Control {
+  /** A bench that is stopped returns the rows that it has. */
+  signal?: AbortSignal;
+  /** Before each piece of work: how many are done, out of how many, and what comes now. */
+  onProgress?(done: number, total: number, what: string): void;
+}
+
+/** What a bench gives back: rows, and the machine that they belong to. */
+export interface Result<Row> {
+  host: Record<string, unknown>;
+  rows: Row[];
+}

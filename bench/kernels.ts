@@ -1,0 +1,84 @@
+/** Every kernel beside the machine's roofs, at the shapes that a vision transformer gives it. */
+
+import { Device } from '../lib/device';
+import { ArgumentError } from '../lib/errors';
+import * as models from '../lib/models';
+import type { Control, Result } from './control';
+import { benchKernel, type Compute, host, type KernelBench, type KernelRow, measureRoof } from './harness';
+import { adamwBenches } from './kernels/adamw';
+import { attentionBenches } from './kernels/attention';
+import { crossEntropyBenches } from './kernels/cross_entropy';
+import { depthwiseConvBenches } from './kernels/depthwise_conv';
+import { elementwiseBenches } from './kernels/elementwise';
+import { geluBenches } from './kernels/gelu';
+import { layerNormBenches } from './kernels/layer_norm';
+import { linearBenches } from './kernels/linear';
+import { lowRankBenches } from './kernels/low_rank';
+import { patchEmbedBenches } from './kernels/patch_embed';
+import { poolBenches } from './kernels/pool';
+import { randomBenches } from './kernels/random';
+import { sideInjectBenches } from './kernels/side_inject';
+import { swishBenches } from './kernels/swish';
+
+/** The cases of each family, in the order and under the names of native/kernels.def. */
+export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
+  layer_norm: layerNormBenches,
+  linear: linearBenches,
+  patch_embed: patchEmbedBenches,
+  swish: swishBenches,
+  low_rank: lowRankBenches,
+  depthwise_conv: depthwiseConvBenches,
+  side_inject: sideInjectBenches,
+  attention: attentionBenches,
+  gelu: geluBenches,
+  pool: poolBenches,
+  cross_entropy: crossEntropyBenches,
+  elementwise: elementwiseBenches,
+  adamw: adamwBenches,
+  random: randomBenches,
+};
+
+export interface KernelsOptions extends Control {
+  /** Of `models.vitPresets`: tokens, width, heads and so on of the shapes. */
+  model: string;
+  batch: number;
+  dtype: readonly Compute[];
+  /** Which cases: matched against 'kernel label'. */
+  filter?: RegExp;
+}
+
+/** @throws ArgumentError for a filter that leaves nothing, or an unknown model */
+export async function kernels({ filter, signal, onProgress, ...options }: KernelsOptions): Promise<Result<KernelRow>> {
+  const all = Object.values(kernelBenches).flat();
+  const chosen = all.filter(({ kernel, label = '' }) => !filter || filter.test(`${kernel} ${label}`));
+  if (chosen.length === 0) {
+    const known = [...new Set(all.map(({ kernel }) => kernel))].join(', ');
+    throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
+  }
+  const config = configOf(options.model);
+  const side = config.imageSize / config.patchSize;
+  const cases = options.dtype.flatMap((dtype) => chosen.map((bench) => ({ dtype, bench })));
+  const rows: KernelRow[] = [];
+  await using device = await Device.open('cpu');
+  onProgress?.(0, cases.length, "the machine's roofs");
+  const roof = await measureRoof(device);
+  for (const { dtype, bench } of cases) {
+    if (signal?.aborted) break;
+    onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype}`);
+    const { dim: width, heads, hidden } = config;
+    const { batch } = options;
+    const grid: [number, number] = [side, side];
+    rows.push(
+      await benchKernel(bench, { device, dtype, batch, tokens: side * side + 1, width, heads, hidden, grid }, roof),
+    );
+  }
+  onProgress?.(rows.length, cases.length, 'done');
+  return { host: { ...host(device), roof }, rows };
+}
+
+function configOf(model: string): models.VitConfig {
+  const config = models.vitPresets[model];
+  if (config) return config;
+  const known = Object.keys(models.vitPresets).join(', ');
+  throw new ArgumentError(`kernels: unknown model '${model}', known: ${known}`, { argument: 'model', got: model });
+}

@@ -1,0 +1,88 @@
+/** Models for the benches: a backbone with random weights and a method on it. Speed and memory do not depend on what the weights are. */
+
+import type { Device } from '../lib/device';
+import { ArgumentError } from '../lib/errors';
+import * as models from '../lib/models';
+import * as petl from '../lib/petl';
+import type { TrainingBatch } from '../lib/petl/model';
+import type { Compute } from './harness';
+
+/** Classes of the head: CIFAR-100's, as in the paper's tables of memory. */
+export const classes = 100;
+
+/** One way to train: what a row of `memory` and of `train` is about. */
+export interface Setup {
+  /** One of `models.vitPresets`. */
+  model: string;
+  method: string;
+  dtype: Compute;
+  batch: number;
+  /** M of methods that have one; default: the method's own. */
+  startBlock?: number;
+  retain: models.Retain;
+  prefix: 'keep' | 'recompute';
+}
+
+/** Lists of which every combination is one {@link Setup}. */
+export interface SetupLists {
+  model: string;
+  methods: readonly string[];
+  dtype: readonly Compute[];
+  batch: readonly number[];
+  /** For DTL and DTL+; DTL+* is DTL+ with M = 1, so it keeps its own. */
+  startBlock?: readonly number[];
+  retain: readonly models.Retain[];
+  prefix: readonly Setup['prefix'][];
+}
+
+const withStartBlock = ['dtl', 'dtlPlus'];
+
+export function setups({ model, methods, ...lists }: SetupLists): Setup[] {
+  const startBlocks = (method: string) =>
+    lists.startBlock && withStartBlock.includes(method) ? lists.startBlock.map((startBlock) => ({ startBlock })) : [{}];
+  return lists.dtype.flatMap((dtype) =>
+    lists.batch.flatMap((batch) =>
+      methods.flatMap((method) =>
+        startBlocks(method).flatMap((start) =>
+          lists.retain.flatMap((retain) =>
+            lists.prefix.map((prefix) => ({ model, method, dtype, batch, ...start, retain, prefix })),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+/** The method of a name, put on a backbone. */
+export function adapt(method: string, backbone: models.Vit, options: Partial<Setup> = {}): petl.PetlModel {
+  const make = petl.methodNamed(method);
+  if (!make) {
+    throw new ArgumentError(`unknown method '${method}', known: ${petl.methodNames().join(', ')}`, {
+      argument: 'method',
+      got: method,
+    });
+  }
+  const { startBlock, retain, prefix } = options;
+  return make(backbone, { classes, startBlock, retain, prefix } as petl.ModelOptions);
+}
+
+/** Backbone and model of a setup; a method that trains the backbone takes its tensors over, so each setup has a backbone of its own. */
+export function build(device: Device, setup: Setup): { model: petl.PetlModel; dispose(): void } {
+  const backbone = models.vit(device, setup.model, { dtype: setup.dtype });
+  const model = adapt(setup.method, backbone, setup);
+  const dispose = (): void => {
+    model.dispose();
+    backbone.dispose();
+  };
+  return { model, dispose };
+}
+
+/** Images and labels for a step. */
+export function trainingBatch(batch: number, imageSize: number): TrainingBatch {
+  return { images: pixels(batch, imageSize), labels: Int32Array.from({ length: batch }, (_, i) => i % classes) };
+}
+
+/** `batch` images [3, size, size] of numbers spread over [−1, 1]. */
+export function pixels(batch: number, imageSize: number): Float32Array {
+  return Float32Array.from({ length: batch * 3 * imageSize * imageSize }, (_, i) => ((i * 7919) % 2001) / 1000 - 1);
+}

@@ -1,0 +1,126 @@
+/** Inference throughput of methods beside each other: images per second. */
+
+import { Device } from '../lib/device';
+import { DeviceError } from '../lib/errors';
+import * as models from '../lib/models';
+import type { PetlModel } from '../lib/petl';
+import { Tensor } from '../lib/tensor';
+import type { Control, Result } from './control';
+import { type Compute, host, type Summary, summarize } from './harness';
+import { adapt, pixels } from './setup';
+
+export interface ThroughputOptions extends Control {
+  /** One of `models.vitPresets`. */
+  model: string;
+  /** 'full' stands for any fully fine-tuned model: the plain backbone and a head. */
+  methods: readonly string[];
+  batch: readonly number[];
+  dtype: readonly Compute[];
+  /** Timed samples of each method; they are taken in turn, A B C A B C …, so that a machine that changes its speed changes it for all. */
+  samples: number;
+}
+
+export interface ThroughputRow {
+  model: string;
+  method: string;
+  batch: number;
+  dtype: Compute;
+  device: string;
+  imagesPerSecond: Summary;
+  /** Ratio of medians to 'full' at the same batch and dtype; null when 'full' is not among the methods. */
+  relativeToFull: number | null;
+  runs: number;
+}
+
+/** A sample repeats the pass until it lasts this long. */
+const sampleMs = 100;
+
+class Contender {
+  readonly imagesPerSecond: number[] = [];
+  #passes = 1;
+
+  constructor(
+    readonly method: string,
+    readonly model: PetlModel,
+    private readonly images: Tensor,
+  ) {}
+
+  async #ms(passes: number): Promise<number> {
+    const { device } = this.model;
+    const start = performance.now();
+    for (let i = 0; i < passes; i++) this.model.forward(this.images).dispose();
+    await device.synchronize();
+    return performance.now() - start;
+  }
+
+  /** Runs once to touch all memory, and refuses to time a model that computes nonsense. */
+  async warmUp(): Promise<void> {
+    const logits = this.model.forward(this.images);
+    const finite = (await logits.read()).every(Number.isFinite);
+    logits.dispose();
+    if (!finite) throw new DeviceError(`throughput: '${this.method}' gives logits that are not finite`);
+    this.#passes = Math.max(1, Math.ceil(sampleMs / (await this.#ms(1))));
+  }
+
+  async sample(): Promise<void> {
+    const ms = await this.#ms(this.#passes);
+    this.imagesPerSecond.push((this.images.shape[0]! * this.#passes * 1000) / ms);
+  }
+}
+
+export async function throughput(options: ThroughputOptions): Promise<Result<ThroughputRow>> {
+  const { model, methods, samples, signal, onProgress } = options;
+  await using device = await Device.open('cpu');
+  const rows: ThroughputRow[] = [];
+  const rounds = samples + 1; // one to warm up
+  const total = options.dtype.length * options.batch.length * methods.length * rounds;
+  let done = 0;
+  for (const dtype of options.dtype) {
+    if (signal?.aborted) break;
+    using backbone = models.vit(device, model, { dtype });
+    const adapted = methods.map((method) => ({
+      method,
+      model: adapt(method === 'full' ? 'linear' : method, backbone),
+    }));
+    for (const batch of options.batch) {
+      const { imageSize } = backbone.config;
+      using images = Tensor.from(device, pixels(batch, imageSize), [batch, 3, imageSize, imageSize], { kind: 'data' });
+      const contenders = adapted.map((one) => new Contender(one.method, one.model, images));
+      for (let round = 0; round < rounds; round++) {
+        for (const contender of contenders) {
+          if (signal?.aborted) break;
+          onProgress?.(done++, total, `${contender.method} ${dtype} batch ${batch}`);
+          await (round === 0 ? contender.warmUp() : contender.sample());
+        }
+      }
+      rows.push(...rowsOf(contenders, { model, batch, dtype, device: device.name }));
+    }
+    for (const one of adapted) one.model.dispose();
+  }
+  onProgress?.(done, total, 'done');
+  return { host: host(device), rows };
+}
+
+function rowsOf(
+  contenders: readonly Contender[],
+  common: Pick<ThroughputRow, 'model' | 'batch' | 'dtype' | 'device'>,
+): ThroughputRow[] {
+  const measured = contenders
+    .filter(({ imagesPerSecond }) => imagesPerSecond.length > 0)
+    .map(({ method, imagesPerSecond }) => ({
+      method,
+      summary: summarize(imagesPerSecond),
+      runs: imagesPerSecond.length,
+    }));
+  const full = measured.find(({ method }) => method === 'full');
+  return measured.map(({ method, summary, runs }) => ({
+    model: common.model,
+    method,
+    batch: common.batch,
+    dtype: common.dtype,
+    device: common.device,
+    imagesPerSecond: summary,
+    relativeToFull: full ? summary.median / full.summary.median : null,
+    runs,
+  }));
+}

@@ -1,0 +1,68 @@
+/** Real training steps: seconds, images per second, and the peak of memory. */
+
+import { Device } from '../lib/device';
+import { adamW } from '../lib/optim';
+import type { Control, Result } from './control';
+import { host, type Summary, summarize } from './harness';
+import { type MemoryRow, memoryRow } from './memory';
+import { build, type Setup, type SetupLists, setups, trainingBatch } from './setup';
+
+export interface TrainOptions extends SetupLists, Control {
+  /** Timed steps of each setup, after one that warms up. */
+  steps: number;
+}
+
+export interface TrainRow extends MemoryRow {
+  /** Median. */
+  secondsPerStep: number;
+  imagesPerSecond: Summary;
+  runs: number;
+}
+
+/** Forward, backward and AdamW on images that are in memory: reading and decoding files is not part of it. */
+export async function train(options: TrainOptions): Promise<Result<TrainRow>> {
+  const list = setups(options);
+  const rows: TrainRow[] = [];
+  const total = list.length * (options.steps + 1);
+  let done = 0;
+  const before = (what: string): void => options.onProgress?.(done++, total, what);
+  for (const setup of list) {
+    if (options.signal?.aborted) break;
+    const row = await run(setup, options, before);
+    if (row) rows.push(row);
+  }
+  options.onProgress?.(done, total, 'done');
+  await using device = await Device.open('cpu');
+  return { host: host(device), rows };
+}
+
+async function run(
+  setup: Setup,
+  { steps, signal }: TrainOptions,
+  before: (what: string) => void,
+): Promise<TrainRow | undefined> {
+  await using device = await Device.open('cpu');
+  const { model, dispose } = build(device, setup);
+  try {
+    using optimizer = adamW(model.parameters());
+    const batch = trainingBatch(setup.batch, model.backbone.config.imageSize);
+    const seconds: number[] = [];
+    device.resetPeak();
+    for (let step = 0; step <= steps && !signal?.aborted; step++) {
+      before(`${setup.method} ${setup.dtype} batch ${setup.batch}`);
+      const start = performance.now();
+      await model.step(batch, optimizer);
+      await device.synchronize();
+      if (step > 0) seconds.push((performance.now() - start) / 1000);
+    }
+    if (seconds.length === 0) return undefined;
+    return {
+      ...memoryRow(setup, model, device),
+      secondsPerStep: summarize(seconds).median,
+      imagesPerSecond: summarize(seconds.map((value) => setup.batch / value)),
+      runs: seconds.length,
+    };
+  } finally {
+    dispose();
+  }
+}

@@ -1,0 +1,7 @@
+#include "native/linear.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(LinearForward, linear)
+SIDETUNE_BIND(LinearBackward, linear)
+SIDETUNE_BIND(LinearPack, linear)

@@ -1,0 +1,166 @@
+/** `sidetune bench`: the benches of bench/ as commands. Options bear the names of the functions' own, so they are passed on as they are. */
+
+import type { Command } from 'commander';
+import * as bench from '../../bench';
+import { vitPresets } from '../models';
+import { methodNames } from '../petl';
+import { bytes, count, digits, percent } from './format';
+import { listOf, oneOf, regularExpression, wholeNumber } from './options';
+import { jsonOption, left, present, right } from './output';
+import { counted, signal } from './session';
+
+interface Json {
+  json?: string;
+}
+type Flags<Options> = Json & Omit<Options, keyof bench.Control>;
+
+const kinds = ['weights', 'side', 'activations', 'gradients', 'optimizer', 'workspace', 'data'] as const;
+
+export function addBenchCommands(program: Command): void {
+  const group = program.command('bench').description('measure speed and memory on this machine');
+  addThroughput(group);
+  addMemory(group);
+  addTrain(group);
+  addKernels(group);
+  addUnits(group);
+}
+
+/** Runs a bench with live progress and prints what it returns: all of it, or what there was at Ctrl-C. */
+async function run<Row extends object>(
+  name: string,
+  { json }: Json,
+  columns: readonly bench.Column<Row>[],
+  body: (control: bench.Control) => Promise<bench.Result<Row>>,
+): Promise<void> {
+  const result = await counted((progress) =>
+    body({ signal, onProgress: (done, total, what) => progress.update({ done, total, what }) }),
+  );
+  present(name, result, columns, json);
+}
+
+function addBench(group: Command, name: string, description: string): Command {
+  const presets = Object.keys(vitPresets);
+  return group
+    .command(name)
+    .description(description)
+    .option(...jsonOption)
+    .option('--model <name>', presets.join(', '), oneOf(presets), 'vit_base_patch16_224');
+}
+
+function addMethods(command: Command, methods: string[]): Command {
+  const known = methodNames();
+  return command.option('--methods <list>', known.join(', '), listOf(oneOf(known)), methods);
+}
+
+function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
+  return command.option('--dtype <list>', 'f32, bf16', listOf(oneOf(['f32', 'bf16'])), dtypes);
+}
+
+function addThroughput(group: Command): void {
+  const columns: bench.Column<bench.ThroughputRow>[] = [
+    left('model', ({ model }) => model),
+    left('dtype', ({ dtype }) => dtype),
+    right('batch', ({ batch }) => String(batch)),
+    left('method', ({ method }) => method),
+    right('images/s', ({ imagesPerSecond }) => digits(imagesPerSecond.median)),
+    right('min', ({ imagesPerSecond }) => digits(imagesPerSecond.min)),
+    right('max', ({ imagesPerSecond }) => digits(imagesPerSecond.max)),
+    right('relative to full', ({ relativeToFull }) => (relativeToFull === null ? '-' : relativeToFull.toFixed(3))),
+    right('runs', ({ runs }) => String(runs)),
+  ];
+  const command = addBench(group, 'throughput', 'inference: images per second of methods, measured in turn');
+  addMethods(command, ['full', 'dtl', 'dtlPlus']);
+  addDtypes(command, ['f32', 'bf16'])
+    .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [1, 4, 16])
+    .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
+    .action((flags: Flags<bench.ThroughputOptions>) =>
+      run('throughput', flags, columns, (control) => bench.throughput({ ...flags, ...control })),
+    );
+}
+
+/** Options of `memory` and `train`: every combination of the lists is a row. */
+function addSetups(command: Command, methods: string[], batch: number): Command {
+  addMethods(command, methods);
+  return addDtypes(command, ['bf16'])
+    .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [batch])
+    .option('--start-block <list>', 'M of DTL and DTL+ (default: 7)', listOf(wholeNumber(1)))
+    .option('--retain <list>', 'activations, block-inputs', listOf(oneOf(['activations', 'block-inputs'])), [
+      'activations',
+    ])
+    .option('--prefix <list>', 'keep, recompute', listOf(oneOf(['keep', 'recompute'])), ['keep']);
+}
+
+function setupColumns(): bench.Column<bench.MemoryRow>[] {
+  return [
+    left('model', ({ model }) => model),
+    left('dtype', ({ dtype }) => dtype),
+    right('batch', ({ batch }) => String(batch)),
+    left('method', ({ method }) => method),
+    right('M', ({ startBlock }) => (startBlock === null ? '-' : String(startBlock))),
+    left('retain', ({ retain }) => retain),
+    left('prefix', ({ prefix }) => prefix),
+  ];
+}
+
+function memoryColumns(): bench.Column<bench.MemoryRow>[] {
+  return [
+    right('peak', ({ peakBytes }) => bytes(peakBytes)),
+    ...kinds.map((kind) => right<bench.MemoryRow>(kind, ({ bytesByKind }) => bytes(bytesByKind[kind]))),
+    right('parameters', ({ parameters }) => count(parameters)),
+  ];
+}
+
+function addMemory(group: Command): void {
+  const columns = [...setupColumns(), ...memoryColumns()];
+  const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
+  addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32).action((flags: Flags<bench.SetupLists>) =>
+    run('memory', flags, columns, (control) => bench.memory({ ...flags, ...control })),
+  );
+}
+
+function addTrain(group: Command): void {
+  const columns: bench.Column<bench.TrainRow>[] = [
+    ...setupColumns(),
+    right('s/step', ({ secondsPerStep }) => digits(secondsPerStep)),
+    right('images/s', ({ imagesPerSecond }) => digits(imagesPerSecond.median)),
+    ...memoryColumns(),
+  ];
+  const command = addBench(group, 'train', 'training: seconds of real steps, and their memory');
+  addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
+    .option('--steps <n>', 'timed steps of each row', wholeNumber(1), 5)
+    .action((flags: Flags<bench.TrainOptions>) =>
+      run('train', flags, columns, (control) => bench.train({ ...flags, ...control })),
+    );
+}
+
+function addKernels(group: Command): void {
+  const columns: bench.Column<bench.KernelRow>[] = [
+    left('kernel', ({ kernel, label }) => (label ? `${kernel}: ${label}` : kernel)),
+    left('shape', ({ shape }) => shape),
+    left('dtype', ({ dtype }) => dtype),
+    right('ms', ({ ms }) => digits(ms)),
+    right('rate', ({ roof, flops, bytes: moved, ms }) =>
+      roof === 'flops' ? `${digits(flops / ms / 1e6)} GFLOP/s` : `${digits(moved / ms / 1e6)} GB/s`,
+    ),
+    right('of roof', ({ fractionOfPeak }) => percent(fractionOfPeak)),
+    left('roof', ({ roof }) => (roof === 'flops' ? 'GEMM' : 'copy')),
+  ];
+  const command = addBench(group, 'kernels', "each kernel beside the machine's own rates of GEMM and of copying");
+  addDtypes(command, ['f32', 'bf16'])
+    .option('--filter <regexp>', 'only kernels whose name or label matches', regularExpression)
+    .option('--batch <n>', 'images in a batch', wholeNumber(1), 16)
+    .action((flags: Flags<bench.KernelsOptions>) =>
+      run('kernels', flags, columns, (control) => bench.kernels({ ...flags, ...control })),
+    );
+}
+
+function addUnits(group: Command): void {
+  const columns: bench.Column<bench.UnitsRow>[] = [
+    left('method', ({ method }) => method),
+    right('units', ({ units }) => String(units)),
+    right('parameters', ({ parameters }) => count(parameters)),
+  ];
+  addBench(group, 'units', 'modules and numbers that each method trains, the head excluded').action(
+    (flags: Json & { model: string }) => run('units', flags, columns, () => bench.units(flags)),
+  );
+}

@@ -1,0 +1,40 @@
+/** `sidetune info`: what runs here. For bug reports, too. */
+
+import type { Command } from 'commander';
+import { host } from '../../bench';
+import { Device, type DeviceInfo } from '../device';
+import { bytes } from './format';
+import { jsonOption, left, present, version } from './output';
+
+interface Fact {
+  fact: string;
+  value: string;
+}
+
+export function addInfoCommand(program: Command): void {
+  const columns = [left<Fact>('fact', ({ fact }) => fact), left<Fact>('value', ({ value }) => value)];
+  program
+    .command('info')
+    .description('versions, processor, SIMD, GEMM library, threads, memory')
+    .option(...jsonOption)
+    .action(async ({ json }: { json?: string }) => {
+      await using device = await Device.open('cpu');
+      present('info', { host: host(device), rows: factsOf(device.info(), device.memory().limitBytes) }, columns, json);
+    });
+}
+
+function factsOf(info: DeviceInfo, limitBytes: number): Fact[] {
+  const facts: Record<string, string> = {
+    sidetune: version,
+    Node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    processor: info.processor,
+    SIMD: info.simd,
+    GEMM: info.gemm,
+    'bf16 products': info.bf16Gemm ? 'native' : 'computed in f32',
+    threads: `${info.threads} of ${info.cores} cores`,
+    memory: bytes(limitBytes),
+    CUDA: 'not built in this version',
+  };
+  return Object.entries(facts).map(([fact, value]) => ({ fact, value }));
+}

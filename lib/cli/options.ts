@@ -1,0 +1,57 @@
+/** Values of options: each parser takes the text of the command line and throws what commander prints. */
+
+import { InvalidArgumentError } from 'commander';
+
+type Parse<T> = (text: string) => T;
+
+function refuse(expected: string): never {
+  throw new InvalidArgumentError(`Expected ${expected}.`);
+}
+
+export function wholeNumber(low: number, high = Number.MAX_SAFE_INTEGER): Parse<number> {
+  return (text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= low && value <= high) return value;
+    return refuse(
+      high === Number.MAX_SAFE_INTEGER ? `a whole number of at least ${low}` : `a whole number from ${low} to ${high}`,
+    );
+  };
+}
+
+export function number(low: number, high = Number.POSITIVE_INFINITY): Parse<number> {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isFinite(value) && value >= low && value <= high) return value;
+    return refuse(
+      high === Number.POSITIVE_INFINITY ? `a number of at least ${low}` : `a number from ${low} to ${high}`,
+    );
+  };
+}
+
+export function oneOf<T extends string>(known: readonly T[]): Parse<T> {
+  return (text) => ((known as readonly string[]).includes(text) ? (text as T) : refuse(`one of ${known.join(', ')}`));
+}
+
+/** 'a,b,c', each once and in the order given. */
+export function listOf<T>(parse: Parse<T>): Parse<T[]> {
+  return (text) => [...new Set(text.split(',').map((item) => parse(item.trim())))];
+}
+
+export function regularExpression(text: string): RegExp {
+  try {
+    return new RegExp(text, 'i');
+  } catch (error) {
+    return refuse(`a regular expression; ${(error as Error).message}`);
+  }
+}
+
+/** Collects 'name=value' of an option that may come several times; numbers, true and false become what they look like. */
+export function setting(text: string, previous: Record<string, unknown> = {}): Record<string, unknown> {
+  const [, name, value] = /^([A-Za-z]\w*)=(.+)$/.exec(text) ?? refuse("'name=value'");
+  return { ...previous, [name!]: parseSetting(value!) };
+}
+
+function parseSetting(text: string): unknown {
+  if (text === 'true' || text === 'false') return text === 'true';
+  return Number.isNaN(Number(text)) ? text : Number(text);
+}

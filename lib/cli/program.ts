@@ -1,0 +1,62 @@
+/** The command line as a whole. */
+
+import { Command } from 'commander';
+import { addBenchCommands } from './bench';
+import { addEvaluateCommand, addPredictCommand } from './classify';
+import { addInfoCommand } from './info';
+import { version } from './output';
+import { catchSignals, exitCode, report, showProgress } from './session';
+import { addTrainCommand } from './train';
+
+/** Runs a command line and returns the status to exit with. */
+export async function run(args: readonly string[]): Promise<number> {
+  catchSignals();
+  // `sidetune … | head` is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(0);
+  });
+  try {
+    await program().parseAsync(args, { from: 'user' });
+    return exitCode();
+  } catch (error) {
+    report(error, args.includes('--debug'));
+    return exitCode(error);
+  }
+}
+
+function program(): Command {
+  const root = new Command('sidetune')
+    .description('Fine-tunes frozen vision transformers through a small side network.')
+    .version(version)
+    .option('--no-progress', 'show nothing while working')
+    .option('--debug', 'show where an error came from')
+    .hook('preAction', (command) => showProgress(command.opts<{ progress: boolean }>().progress));
+  addTrainCommand(root);
+  addEvaluateCommand(root);
+  addPredictCommand(root);
+  addBenchCommands(root);
+  addInfoCommand(root);
+  for (const command of family(root)) {
+    command.exitOverride().configureHelp({ showGlobalOptions: true });
+    command.configureOutput({ outputError: (text, write) => write(withKnownNames(command, text)) });
+  }
+  return root;
+}
+
+function family(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(family)];
+}
+
+/** Commander's sentence about a name that it does not know, with the names that it does. */
+function withKnownNames(command: Command, text: string): string {
+  const [, what] = /unknown (option|command)/.exec(text) ?? [];
+  if (what === undefined) return text;
+  const names =
+    what === 'command'
+      ? command.commands.map((child) => child.name())
+      : [...command.createHelp().visibleOptions(command), ...command.createHelp().visibleGlobalOptions(command)].map(
+          ({ long }) => long,
+        );
+  return `${text.trimEnd()}\nknown: ${names.join(', ')}\n`;
+}

@@ -1,0 +1,124 @@
+import { needs, record } from '../autograd/tape';
+import type { Device, Kind } from '../device';
+import { kernels } from '../kernels';
+import { outsideScopes, scope } from '../scope';
+import { type DType, type Layout, Tensor } from '../tensor';
+
+export interface LinearOptions {
+  /** Behind the product: nothing, or GELU in its erf form. Default `none`. */
+  activation?: 'none' | 'gelu';
+  /** Added to the result, [..., O] in the dtype of x; not together with an activation. */
+  residual?: Tensor | undefined;
+}
+
+/**
+ * `out = x Wᵀ + bias`, then GELU or `+ residual`, in one pass.
+ * @param x - [..., I], f32 or bf16
+ * @param weight - [O, I]: frozen and packed ({@link packWeight}) in the dtype of x, or a tensor, f32 or the dtype of x, that is packed at each call
+ * @param bias - [O], f32
+ * @returns [..., O], dtype of x; sums are f32
+ * Keeps for backward: behind a GELU the sum before it, [..., O]; x only if the weight needs a gradient.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @example const hidden = ops.linear(x, ops.packWeight(weight), bias, { activation: 'gelu' });
+ */
+export function linear(
+  x: Tensor,
+  weight: Tensor | PackedWeight,
+  bias?: Tensor,
+  { activation = 'none', residual }: LinearOptions = {},
+): Tensor {
+  const frozen = weight instanceof PackedWeight ? weight : undefined;
+  const plain = frozen ? undefined : (weight as Tensor);
+  const inputs = { x, weight: plain, bias, residual };
+  const needed = needs(inputs);
+  const { out, preActivation } = kernels.linearForward(
+    { x, weight: frozen?.forward ?? plain!, bias, residual, activation },
+    { save: needed !== null, wanted: { preActivation: activation !== 'none' } },
+  );
+  return record('linear', inputs, out, {
+    saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
+    state: { preActivation },
+    backward: ({ gradOut, saved, wanted, accumulator }) => {
+      if (!wanted.x && !wanted.weight && !wanted.bias) return { residual: gradOut };
+      const { gradX } = kernels.linearBackward(
+        {
+          gradOut,
+          x: saved.x,
+          weight: wanted.x ? (frozen?.backward ?? saved.weight) : undefined,
+          preActivation: saved.preActivation,
+          activation,
+          gradWeight: accumulator('weight'),
+          gradBias: accumulator('bias'),
+        },
+        { wanted: { gradX: wanted.x ?? false }, kind: 'gradients' },
+      );
+      return { x: gradX, residual: gradOut };
+    },
+  });
+}
+
+/** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
+export class PackedWeight {
+  #backward: Tensor | undefined;
+
+  /** @internal */
+  constructor(
+    /** The packing for `x Wᵀ`. */
+    readonly forward: Tensor,
+  ) {}
+
+  get device(): Device {
+    return this.forward.device;
+  }
+  get shape(): readonly number[] {
+    return this.forward.shape;
+  }
+  get dtype(): DType {
+    return this.forward.dtype;
+  }
+
+  /** The packing for the gradient of x; made when a backward first asks for it, and kept. */
+  get backward(): Tensor {
+    this.#backward ??= outsideScopes(() => repack(this.forward, this.dtype, 'weights', 'packed_transposed'));
+    return this.#backward;
+  }
+
+  dispose(): void {
+    this.forward.dispose();
+    this.#backward?.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function repack(weight: Tensor, dtype: DType, kind: Kind, layout: Layout): Tensor {
+  return scope(() => {
+    const out = Tensor.empty(weight.device, weight.shape, { dtype, kind, layout });
+    kernels.linearPack({ weight, out });
+    return out;
+  });
+}
+
+/**
+ * Packs a frozen weight for {@link linear}; `weight` itself is not needed afterwards.
+ * @param weight - [O, I], f32 or bf16
+ * @param options - `dtype` of the products. Default: that of weight
+ * @throws ShapeError, DtypeError, DisposedError
+ */
+export function packWeight(weight: Tensor, { dtype = weight.dtype }: { dtype?: DType } = {}): PackedWeight {
+  return new PackedWeight(repack(weight, dtype, 'weights', 'packed'));
+}
+
+/**
+ * The numbers of a packed weight as a plain tensor [O, I].
+ * @param options - `dtype`: default that of weight. `kind`: what memory reports count it as, default 'weights'
+ * @throws DtypeError, DisposedError
+ */
+export function unpackWeight(
+  weight: PackedWeight,
+  { dtype = weight.dtype, kind = 'weights' }: { dtype?: DType; kind?: Kind } = {},
+): Tensor {
+  return repack(weight.forward, dtype, kind, 'plain');
+}

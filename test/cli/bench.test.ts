@@ -1,0 +1,143 @@
+/** `sidetune bench …`: tables, JSON, progress, Ctrl-C. What the figures are is tested in test/bench. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { compile, parseReport, sidetune } from './sidetune';
+import { tempFolder } from './tiny';
+
+const tiny = ['--model', 'vit_tiny_patch16_224'];
+const folder = tempFolder();
+
+beforeAll(compile, 120_000);
+afterAll(folder.remove);
+
+test('throughput: a table under a line of machine facts, JSON in a file, progress on standard error', async () => {
+  const file = join(folder.path, 'throughput.json');
+  const args = ['--methods', 'full,dtl', '--batch', '1', '--dtype', 'f32', '--samples', '2', '--json', file];
+  const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args]);
+  expect(status).toBe(0);
+  const [facts, blank, header, rule, ...lines] = stdout.trimEnd().split('\n');
+  expect(facts).toMatch(/thread.*sidetune/);
+  expect(blank).toBe('');
+  expect(header).toMatch(/\| images\/s \|.*\| relative to full \|/);
+  expect(rule).toMatch(/^\|[-:| ]+\|$/);
+  expect(lines).toHaveLength(2);
+  expect(stderr).toContain('full f32 batch 1\n');
+
+  const { rows } = parseReport(readFileSync(file, 'utf8'), 'throughput');
+  const spread = { min: expect.any(Number), median: expect.any(Number), max: expect.any(Number) };
+  const common = { model: tiny[1], batch: 1, dtype: 'f32', device: 'cpu', imagesPerSecond: spread, runs: 2 };
+  expect(rows).toEqual([
+    { ...common, method: 'full', relativeToFull: 1 },
+    { ...common, method: 'dtl', relativeToFull: expect.any(Number) },
+  ]);
+});
+
+test('memory: every combination of the lists is a row; --json - leaves standard output to JSON', async () => {
+  const args = [
+    '--methods',
+    'dtl,full',
+    '--batch',
+    '2',
+    '--start-block',
+    '1,7',
+    '--retain',
+    'activations,block-inputs',
+    '--prefix',
+    'keep',
+  ];
+  const { status, stdout, stderr } = await sidetune([
+    'bench',
+    'memory',
+    ...tiny,
+    ...args,
+    '--json',
+    '-',
+    '--no-progress',
+  ]);
+  expect([status, stderr]).toEqual([0, '']);
+  const { rows } = parseReport(stdout, 'memory');
+  expect(rows.map(({ method, startBlock, retain }) => `${method} ${startBlock} ${retain}`)).toEqual([
+    'dtl 1 activations',
+    'dtl 1 block-inputs',
+    'dtl 7 activations',
+    'dtl 7 block-inputs',
+    'full null activations',
+    'full null block-inputs',
+  ]);
+  const kinds = Object.fromEntries(
+    ['weights', 'side', 'activations', 'gradients', 'optimizer', 'workspace', 'data'].map((kind) => [
+      kind,
+      expect.any(Number),
+    ]),
+  );
+  const fixed = { model: tiny[1], batch: 2, dtype: 'bf16', device: 'cpu', prefix: 'keep' };
+  for (const row of rows) {
+    expect(row).toEqual({
+      ...row,
+      ...fixed,
+      peakBytes: expect.any(Number),
+      bytesByKind: kinds,
+      parameters: expect.any(Number),
+    });
+  }
+});
+
+test('train: seconds and memory of real steps', async () => {
+  const args = ['--methods', 'dtlPlus', '--batch', '1', '--dtype', 'f32', '--steps', '1', '--json', '-'];
+  const { status, stdout } = await sidetune(['bench', 'train', ...tiny, ...args]);
+  expect(status).toBe(0);
+  const [row] = parseReport(stdout, 'train').rows;
+  expect(row).toMatchObject({
+    method: 'dtlPlus',
+    secondsPerStep: expect.any(Number),
+    peakBytes: expect.any(Number),
+    runs: 1,
+  });
+});
+
+test('units: Table 1', async () => {
+  const { status, stdout } = await sidetune(['bench', 'units']);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/\| dtlPlus +\| +13 \| +43,776 \|/);
+});
+
+test('kernels: rates beside the roof', async () => {
+  const args = ['--filter', '^layerNormForward', '--batch', '1', '--dtype', 'f32'];
+  const { status, stdout, stderr } = await sidetune(['bench', 'kernels', ...tiny, ...args]);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/\| layerNormForward +\|.*(GB\/s|GFLOP\/s) \| +[\d.]+ % \|/);
+  expect(stderr).toContain("the machine's roofs");
+
+  const json = await sidetune(['bench', 'kernels', ...tiny, ...args, '--json', '-']);
+  const [row] = parseReport(json.stdout, 'kernels').rows;
+  const numbers = Object.fromEntries(
+    ['ms', 'bytes', 'flops', 'fractionOfPeak'].map((name) => [name, expect.any(Number)]),
+  );
+  expect(row).toMatchObject({
+    kernel: 'layerNormForward',
+    dtype: 'f32',
+    direction: 'forward',
+    shape: expect.any(String),
+    ...numbers,
+  });
+});
+
+test('Ctrl-C gives the rows that are there and ends with 130', async () => {
+  const args = ['--methods', 'full,dtl', '--batch', '1', '--dtype', 'f32', '--samples', '100000', '--json', '-'];
+  let sent = false;
+  const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args], {
+    onStderr(text, child) {
+      // The method changes at every sample: a few lines in, each has been timed.
+      if (sent || text.split('\n').length < 8) return;
+      sent = true;
+      child.kill('SIGINT');
+    },
+  });
+  expect(status).toBe(130);
+  expect(stderr).toContain('stopping');
+  const { rows } = parseReport(stdout, 'throughput');
+  expect(rows.map(({ method }) => method)).toEqual(['full', 'dtl']);
+  expect(rows[0]!.runs).toBeGreaterThan(0);
+  expect(rows[0]!.runs).toBeLessThan(100000);
+});
