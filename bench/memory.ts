@@ -44,8 +44,11 @@ async function plan(setup: Setup): Promise<MemoryRow> {
   const { model, dispose } = build(device, setup);
   try {
     using optimizer = adamW(model.parameters());
+    const batch = trainingBatch(setup.batch, model.backbone.config.imageSize);
+    // From the second step on everything that lasts is there: h, the packings for backward.
+    await model.step(batch, optimizer);
     device.resetPeak();
-    await model.step(trainingBatch(setup.batch, model.backbone.config.imageSize), optimizer);
+    await model.step(batch, optimizer);
     return memoryRow(setup, model, device);
   } finally {
     dispose();

@@ -6,7 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { table } from '../../bench/harness';
-import { data, Device, models, petl, train } from '../../lib';
+import { Device, data, models, petl, train } from '../../lib';
 import { trainingProgress } from '../../lib/cli/progress';
 import { adaptation, type EmojiSample, exampleFolder } from './dataset';
 import { backbonePath } from './pretrain';
@@ -34,7 +34,9 @@ const round = (value: number, digits: number): string => value.toFixed(digits);
 export async function adapt(device: Device, log: (line: string) => void): Promise<{ rows: Row[]; adapter: string }> {
   const split = adaptation();
   const [training, test] = await Promise.all([data.loadDataset(split.train), data.loadDataset(split.test)]);
-  log(`${training.length} training pictures, ${test.length} test pictures of concepts never seen in training, ${training.classes.length} categories`);
+  log(
+    `${training.length} training pictures, ${test.length} test pictures of concepts never seen in training, ${training.classes.length} categories`,
+  );
   const backbone = await models.load(device, backbonePath(), { dtype: 'bf16' });
   const runs = join(exampleFolder(), 'runs');
   mkdirSync(runs, { recursive: true });
@@ -45,7 +47,14 @@ export async function adapt(device: Device, log: (line: string) => void): Promis
     device.resetPeak();
     log(title);
     const progress = trainingProgress(process.stderr);
-    const summary = await train.train(model, { train: training, test, epochs, batchSize, lr, onProgress: (state) => progress.update(state) });
+    const summary = await train.train(model, {
+      train: training,
+      test,
+      epochs,
+      batchSize,
+      lr,
+      onProgress: (state) => progress.update(state),
+    });
     progress.done();
     rows.push({
       title,
@@ -62,7 +71,12 @@ export async function adapt(device: Device, log: (line: string) => void): Promis
   return { rows, adapter };
 }
 
-async function classify(device: Device, adapter: string, samples: readonly EmojiSample[], classes: readonly string[]): Promise<string> {
+async function classify(
+  device: Device,
+  adapter: string,
+  samples: readonly EmojiSample[],
+  classes: readonly string[],
+): Promise<string> {
   const backbone = await models.load(device, backbonePath(), { dtype: 'bf16' });
   const model = await petl.load(backbone, adapter);
   const predictions = await train.predict(
@@ -107,7 +121,9 @@ async function main(): Promise<void> {
     )}\n(trainable parameters without the head; memory of all tensors and scratch, weights included)`,
   );
   const { test } = adaptation();
-  console.log(`\nheld-out pictures, by the adapter in ${adapter}:\n${await classify(device, adapter, handful(test.samples, 8), test.classes)}`);
+  console.log(
+    `\nheld-out pictures, by the adapter in ${adapter}:\n${await classify(device, adapter, handful(test.samples, 8), test.classes)}`,
+  );
   await device.close();
 }
 

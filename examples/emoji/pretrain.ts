@@ -4,7 +4,7 @@
  */
 
 import { join } from 'node:path';
-import { data, Device, models, petl, train } from '../../lib';
+import { Device, data, models, petl, train } from '../../lib';
 import { trainingProgress } from '../../lib/cli/progress';
 import { exampleFolder, IMAGE_SIZE, pretraining } from './dataset';
 
@@ -41,7 +41,9 @@ async function main(epochs: number, seed: number): Promise<void> {
   progress.done();
   const tensors = new Map(model.parameters().map(({ name, tensor }) => [name, tensor]));
   await models.saveVit(backbone.config, tensors, backbonePath(), { dtype: 'bf16', name: 'vit-emoji-google' });
-  console.log(`${backbonePath()}: held-out accuracy ${summary.test?.accuracy.toFixed(3)}, ${summary.imagesPerSecond.toFixed(0)} images/s`);
+  console.log(
+    `${backbonePath()}: held-out accuracy ${summary.test?.accuracy.toFixed(3)}, ${summary.imagesPerSecond.toFixed(0)} images/s`,
+  );
   model.dispose();
   await device.close();
 }

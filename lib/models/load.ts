@@ -139,7 +139,14 @@ export async function load(
         outsideScopes(() => place(tensorName, Tensor.from(device, data, shape, { kind: 'weights' }), dtype)),
       );
     }
-    return new Vit(device, config, dtype, name ?? file.metadata.name ?? path.replace(/^.*\//, ''), hash.digest('hex').slice(0, 16), tensors);
+    return new Vit(
+      device,
+      config,
+      dtype,
+      name ?? file.metadata.name ?? path.replace(/^.*\//, ''),
+      hash.digest('hex').slice(0, 16),
+      tensors,
+    );
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
     throw error;
@@ -153,7 +160,12 @@ export async function load(
  * @param tensors - the tensors to write by name, f32 and plain
  * @param dtype - of the numbers in the file
  */
-export async function saveVit(config: VitConfig, tensors: ReadonlyMap<string, Tensor>, path: string, { dtype = 'f32', name = 'vit' }: { dtype?: ComputeDtype; name?: string } = {}): Promise<void> {
+export async function saveVit(
+  config: VitConfig,
+  tensors: ReadonlyMap<string, Tensor>,
+  path: string,
+  { dtype = 'f32', name = 'vit' }: { dtype?: ComputeDtype; name?: string } = {},
+): Promise<void> {
   await writeSafetensors(
     path,
     [...vitShapes(config)].map(([tensorName, shape]) => ({

@@ -158,10 +158,13 @@ export class Vit {
   }
 
   #missing(name: string): ArgumentError {
-    return new ArgumentError(`Vit: no tensor '${name}' here (a method that trains the backbone takes its tensors over)`, {
-      argument: 'name',
-      got: name,
-    });
+    return new ArgumentError(
+      `Vit: no tensor '${name}' here (a method that trains the backbone takes its tensors over)`,
+      {
+        argument: 'name',
+        got: name,
+      },
+    );
   }
 
   /** Lets go of a frozen tensor whose trained stand-in is used from now on. */

@@ -44,7 +44,10 @@ export class AdamW {
   readonly #parameters: Parameter[];
   readonly #moments = new Map<string, Moments>();
 
-  constructor(parameters: readonly Parameter[], { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.05 }: AdamWOptions = {}) {
+  constructor(
+    parameters: readonly Parameter[],
+    { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.05 }: AdamWOptions = {},
+  ) {
     const finite = (argument: string, value: number, low: number, high: number): void => {
       if (!(value >= low && value <= high)) {
         throw new ArgumentError(`adamW: '${argument}' is ${value}, expected a number from ${low} to ${high}`, {

@@ -17,7 +17,13 @@ export interface CosineOptions {
  * timm's cosine schedule with warm-up, as DTL uses it (METHODS 1.5): the rate in force during epoch e = 0, 1, …, constant within the epoch. From `epochs` on
  * it stays at `lrMin`; DTL runs ten such epochs.
  */
-export function cosineSchedule({ lr, epochs, lrMin = 1e-8, warmupEpochs = 10, warmupLr = 1e-7 }: CosineOptions): (epoch: number) => number {
+export function cosineSchedule({
+  lr,
+  epochs,
+  lrMin = 1e-8,
+  warmupEpochs = 10,
+  warmupLr = 1e-7,
+}: CosineOptions): (epoch: number) => number {
   for (const [argument, value] of Object.entries({ lr, epochs, lrMin, warmupEpochs, warmupLr })) {
     if (!(Number.isFinite(value) && value >= 0)) {
       throw new ArgumentError(`cosineSchedule: '${argument}' is ${value}, expected a number of at least 0`, {

@@ -25,7 +25,8 @@ interface AdapterConfig {
 
 function transposed(data: Float32Array, rows: number, columns: number): Float32Array {
   const result = new Float32Array(data.length);
-  for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) result[column * rows + row] = data[row * columns + column]!;
+  for (let row = 0; row < rows; row++)
+    for (let column = 0; column < columns; column++) result[column * rows + row] = data[row * columns + column]!;
   return result;
 }
 
@@ -61,7 +62,11 @@ export async function saveAdapter(model: PetlModel, path: string): Promise<void>
 
 function configOf(file: SafetensorsFile): AdapterConfig {
   const fail = (field: string, got: string, expected: string): never => {
-    throw new FormatError(`${file.path}: metadata '${field}' is ${got}, expected ${expected}`, { argument: field, got, expected });
+    throw new FormatError(`${file.path}: metadata '${field}' is ${got}, expected ${expected}`, {
+      argument: field,
+      got,
+      expected,
+    });
   };
   const text = file.metadata.adapter_config;
   if (text === undefined) return fail('adapter_config', 'missing', 'the JSON that model.save writes');
@@ -72,13 +77,17 @@ function configOf(file: SafetensorsFile): AdapterConfig {
     return fail('adapter_config', 'not JSON', 'the JSON that model.save writes');
   }
   if (config === null || typeof config !== 'object') return fail('adapter_config', String(config), 'an object');
-  if (typeof config.peft_type !== 'string') fail('adapter_config.peft_type', String(config.peft_type), 'the name of a method');
-  if (!Number.isInteger(config.num_classes)) fail('adapter_config.num_classes', String(config.num_classes), 'a whole number');
-  if (config.method_options === null || typeof config.method_options !== 'object') fail('adapter_config.method_options', String(config.method_options), 'an object');
+  if (typeof config.peft_type !== 'string')
+    fail('adapter_config.peft_type', String(config.peft_type), 'the name of a method');
+  if (!Number.isInteger(config.num_classes))
+    fail('adapter_config.num_classes', String(config.num_classes), 'a whole number');
+  if (config.method_options === null || typeof config.method_options !== 'object')
+    fail('adapter_config.method_options', String(config.method_options), 'an object');
   return config as AdapterConfig;
 }
 
-export interface LoadAdapterOptions extends Partial<Pick<ModelOptions, 'retain' | 'prefix' | 'dropPath' | 'seed' | 'labelSmoothing'>> {
+export interface LoadAdapterOptions
+  extends Partial<Pick<ModelOptions, 'retain' | 'prefix' | 'dropPath' | 'seed' | 'labelSmoothing'>> {
   /** Accept an adapter that was trained on another backbone. Default false. */
   otherBackbone?: boolean;
 }
@@ -87,7 +96,11 @@ export interface LoadAdapterOptions extends Partial<Pick<ModelOptions, 'retain' 
  * Reads an adapter and puts it on its backbone.
  * @throws FileError, FormatError: not an adapter, other shapes, or made for another backbone (its fingerprint differs)
  */
-export async function load(backbone: Vit, path: string, { otherBackbone = false, ...options }: LoadAdapterOptions = {}): Promise<PetlModel> {
+export async function load(
+  backbone: Vit,
+  path: string,
+  { otherBackbone = false, ...options }: LoadAdapterOptions = {},
+): Promise<PetlModel> {
   const file = await openSafetensors(path);
   let model: PetlModel | undefined;
   try {
@@ -124,7 +137,12 @@ export async function load(backbone: Vit, path: string, { otherBackbone = false,
       const expected = `[${shape.join(', ')}]`;
       const entry = file.tensors.get(stored);
       const got = entry ? `[${entry.shape.join(', ')}]` : 'missing';
-      if (got !== expected) throw new FormatError(`${path}: tensor '${stored}' is ${got}, expected shape ${expected}`, { argument: stored, got, expected });
+      if (got !== expected)
+        throw new FormatError(`${path}: tensor '${stored}' is ${got}, expected shape ${expected}`, {
+          argument: stored,
+          got,
+          expected,
+        });
       const data = await file.readFloat32(stored);
       tensor.write(transpose ? transposed(data, shape[0]!, shape[1]!) : data);
     }

@@ -17,9 +17,14 @@ export interface DtlPlusOptions extends DtlOptions {
   kernelSize: number;
 }
 
-function check(method: string, { config }: Vit, { rank, startBlock, beta, kernelSize = 1 }: DtlOptions & { kernelSize?: number }): void {
+function check(
+  method: string,
+  { config }: Vit,
+  { rank, startBlock, beta, kernelSize = 1 }: DtlOptions & { kernelSize?: number },
+): void {
   const whole = (name: string, value: number, high: number): void => {
-    if (!Number.isInteger(value) || value < 1 || value > high) refuseOption(method, name, value, `a whole number from 1 to ${high}`);
+    if (!Number.isInteger(value) || value < 1 || value > high)
+      refuseOption(method, name, value, `a whole number from 1 to ${high}`);
   };
   whole('rank', rank, config.dim);
   whole('startBlock', startBlock, config.depth);
@@ -39,7 +44,10 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
         [`side.${i}.c`, { shape: [rank, dim], init: init.zeros() }],
       ]).flat();
       if (kernelSize) {
-        layers.push(['side.conv.weight', { shape: [dim, 1, kernelSize, kernelSize], init: init.uniform(1 / kernelSize) }]);
+        layers.push([
+          'side.conv.weight',
+          { shape: [dim, 1, kernelSize, kernelSize], init: init.uniform(1 / kernelSize) },
+        ]);
       }
       return Object.fromEntries(layers);
     },
@@ -78,4 +86,9 @@ export const dtl = sideNetwork<DtlOptions>('dtl', { rank: 2, startBlock: 7, beta
 export const dtlPlus = sideNetwork<DtlPlusOptions>('dtlPlus', { rank: 2, startBlock: 7, beta: 100, kernelSize: 3 });
 
 /** DTL+*: DTL+ that changes the stream after every block (M = 1). */
-export const dtlPlusStar = sideNetwork<DtlPlusOptions>('dtlPlusStar', { rank: 2, startBlock: 1, beta: 100, kernelSize: 3 });
+export const dtlPlusStar = sideNetwork<DtlPlusOptions>('dtlPlusStar', {
+  rank: 2,
+  startBlock: 1,
+  beta: 100,
+  kernelSize: 3,
+});

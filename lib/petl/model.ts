@@ -65,7 +65,10 @@ const pools: Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
 const dropPathBase = 2 ** 44;
 const dropPathStride = 2 ** 14;
 
-function checkOptions(method: string, { classes, pool, dropPath, retain, prefix, seed, labelSmoothing, labels }: ModelOptions): void {
+function checkOptions(
+  method: string,
+  { classes, pool, dropPath, retain, prefix, seed, labelSmoothing, labels }: ModelOptions,
+): void {
   const refuse = (argument: string, got: unknown, expected: string): never => {
     const text = typeof got === 'string' ? `'${got}'` : String(got);
     throw new ArgumentError(`petl.${method}: '${argument}' is ${text}, expected ${expected}`, {
@@ -82,8 +85,10 @@ function checkOptions(method: string, { classes, pool, dropPath, retain, prefix,
   oneOf('pool', pool, pools);
   oneOf('retain', retain, ['activations', 'block-inputs']);
   oneOf('prefix', prefix, ['keep', 'recompute']);
-  if (dropPath !== undefined && !(dropPath >= 0 && dropPath < 1)) refuse('dropPath', dropPath, 'a number from 0 to below 1');
-  if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32)) refuse('seed', seed, 'a whole number from 0 to 4294967295');
+  if (dropPath !== undefined && !(dropPath >= 0 && dropPath < 1))
+    refuse('dropPath', dropPath, 'a number from 0 to below 1');
+  if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
+    refuse('seed', seed, 'a whole number from 0 to 4294967295');
   if (labelSmoothing !== undefined && !(labelSmoothing >= 0 && labelSmoothing < 1)) {
     refuse('labelSmoothing', labelSmoothing, 'a number from 0 to below 1');
   }
@@ -134,7 +139,8 @@ export class PetlModel {
     const { dim } = backbone.config;
     const head = random.make([this.options.classes, dim], init.normal(0.02, { cut: 2 }), 'side');
     this.#head = { weight: head, bias: random.make([this.options.classes], init.zeros(), 'side') };
-    for (const [name, spec] of Object.entries(blueprint.specs)) this.#own[name] = random.make(spec.shape, spec.init, 'side');
+    for (const [name, spec] of Object.entries(blueprint.specs))
+      this.#own[name] = random.make(spec.shape, spec.init, 'side');
     for (const name of backbone.names()) {
       if (!blueprint.trains(name)) continue;
       this.#trained.set(name, backbone.plain(name));
@@ -147,7 +153,11 @@ export class PetlModel {
     const { specs } = this.#blueprint;
     const decays = (name: string): boolean => !name.endsWith('bias');
     return [
-      ...Object.entries(this.#own).map(([name, tensor]) => ({ name, tensor, decay: specs[name]!.decay ?? decays(name) })),
+      ...Object.entries(this.#own).map(([name, tensor]) => ({
+        name,
+        tensor,
+        decay: specs[name]!.decay ?? decays(name),
+      })),
       ...[...this.#trained].map(([name, tensor]) => ({
         name,
         tensor,
@@ -215,19 +225,41 @@ export class PetlModel {
     if (images instanceof Tensor) {
       const [, channels, rows, columns] = images.shape;
       if (images.shape.length !== 4 || channels !== 3 || rows !== side || columns !== side) {
-        throw new ShapeError(`forward: 'images' has shape [${images.shape.join(', ')}], expected [B, 3, ${side}, ${side}]`, {
-          argument: 'images',
-        });
+        throw new ShapeError(
+          `forward: 'images' has shape [${images.shape.join(', ')}], expected [B, 3, ${side}, ${side}]`,
+          {
+            argument: 'images',
+          },
+        );
       }
       return images.alias();
     }
     if (images.length === 0 || images.length % size) {
-      throw new ShapeError(`forward: 'images' has ${images.length} numbers, expected a multiple of 3·${side}·${side} = ${size}`, {
-        argument: 'images',
-        got: String(images.length),
-      });
+      throw new ShapeError(
+        `forward: 'images' has ${images.length} numbers, expected a multiple of 3·${side}·${side} = ${size}`,
+        {
+          argument: 'images',
+          got: String(images.length),
+        },
+      );
     }
     return Tensor.from(this.device, images, [images.length / size, 3, side, side], { kind: 'data' });
+  }
+
+  // A label that is no class is refused here, where it can be named; on the device it would be found too late.
+  #labels(labels: Int32Array): Tensor {
+    const { classes } = this.options;
+    const index = labels.findIndex((label) => !(label >= 0 && label < classes));
+    if (index >= 0) {
+      throw new ArgumentError(
+        `step: 'labels' has ${labels[index]} at ${index}, expected a class from 0 to ${classes - 1}`,
+        {
+          argument: 'labels',
+          got: String(labels[index]),
+        },
+      );
+    }
+    return Tensor.from(this.device, labels, [labels.length], { kind: 'data' });
   }
 
   #logits(images: Tensor, training: boolean): Tensor {
@@ -250,7 +282,11 @@ export class PetlModel {
     const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
     // The norm works row by row: for CLS it is enough to normalise that row.
     const feature =
-      pool === 'cls' ? norm(ops.pool(z, { mode: 'first' })) : pool === 'patch_mean_then_norm' ? norm(mean(z)) : mean(norm(z));
+      pool === 'cls'
+        ? norm(ops.pool(z, { mode: 'first' }))
+        : pool === 'patch_mean_then_norm'
+          ? norm(mean(z))
+          : mean(norm(z));
     return ops.linear(feature, this.#head.weight, this.#head.bias);
   }
 
@@ -270,8 +306,10 @@ export class PetlModel {
     const { value, grads } = valueAndGrad(
       () => {
         const images = this.#images(batch.images);
-        const labels = Tensor.from(this.device, batch.labels, [batch.labels.length], { kind: 'data' });
-        const result = ops.softmaxCrossEntropy(this.#logits(images, true), labels, { labelSmoothing: this.options.labelSmoothing });
+        const labels = this.#labels(batch.labels);
+        const result = ops.softmaxCrossEntropy(this.#logits(images, true), labels, {
+          labelSmoothing: this.options.labelSmoothing,
+        });
         correct = keep(result.correct);
         return result.loss;
       },
@@ -303,7 +341,7 @@ export class PetlModel {
   /** Mean loss and number of right answers of a batch, in inference mode. */
   async evaluate(batch: TrainingBatch): Promise<StepResult> {
     const result = scope(() => {
-      const labels = Tensor.from(this.device, batch.labels, [batch.labels.length], { kind: 'data' });
+      const labels = this.#labels(batch.labels);
       return ops.softmaxCrossEntropy(this.#logits(this.#images(batch.images), false), labels);
     });
     try {
@@ -321,7 +359,9 @@ export class PetlModel {
     try {
       const numbers = (await logits.read()) as Float32Array;
       const { classes } = this.options;
-      return Array.from({ length: numbers.length / classes }, (_, row) => softmax(numbers.subarray(row * classes, (row + 1) * classes)));
+      return Array.from({ length: numbers.length / classes }, (_, row) =>
+        softmax(numbers.subarray(row * classes, (row + 1) * classes)),
+      );
     } finally {
       logits.dispose();
     }

@@ -8,7 +8,12 @@ const methods = new Map<string, AnyMethod>();
 
 /** @internal `define` enters each method: adapters on disk name theirs. */
 export function registerMethod(name: string, method: AnyMethod): void {
-  if (methods.has(name)) throw new ArgumentError(`petl.define: a method '${name}' exists already`, { kernel: 'petl.define', argument: 'name', got: name });
+  if (methods.has(name))
+    throw new ArgumentError(`petl.define: a method '${name}' exists already`, {
+      kernel: 'petl.define',
+      argument: 'name',
+      got: name,
+    });
   methods.set(name, method);
 }
 

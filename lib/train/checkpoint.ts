@@ -40,7 +40,13 @@ function tensorsOf(model: PetlModel, optimizer: AdamW): Map<string, Tensor> {
 }
 
 /** Writes a checkpoint, whole or not at all: an interrupted write leaves the one before it. */
-export async function saveCheckpoint(path: string, model: PetlModel, optimizer: AdamW, progress: Progress, settings: Record<string, unknown>): Promise<void> {
+export async function saveCheckpoint(
+  path: string,
+  model: PetlModel,
+  optimizer: AdamW,
+  progress: Progress,
+  settings: Record<string, unknown>,
+): Promise<void> {
   const state: State = {
     ...progress,
     method: model.method,
@@ -63,27 +69,45 @@ export async function saveCheckpoint(path: string, model: PetlModel, optimizer: 
  * Reads a checkpoint into a model and an optimizer that were made with the same settings.
  * @throws FileError, FormatError: not a checkpoint, or one of another run (it names the setting that differs)
  */
-export async function loadCheckpoint(path: string, model: PetlModel, optimizer: AdamW, settings: Record<string, unknown>): Promise<Progress> {
+export async function loadCheckpoint(
+  path: string,
+  model: PetlModel,
+  optimizer: AdamW,
+  settings: Record<string, unknown>,
+): Promise<Progress> {
   const file = await openSafetensors(path);
   try {
     const text = file.metadata.training_state;
-    if (text === undefined) throw new FormatError(`${path}: no training state in it (metadata 'training_state')`, { argument: 'training_state' });
+    if (text === undefined)
+      throw new FormatError(`${path}: no training state in it (metadata 'training_state')`, {
+        argument: 'training_state',
+      });
     const state = JSON.parse(text) as State;
     const same = (what: string, stored: unknown, now: unknown): void => {
       const [got, expected] = [JSON.stringify(stored), JSON.stringify(now)];
       if (got === expected) return;
-      throw new FormatError(`${path}: is of a run with ${what} ${got}, this one has ${expected}`, { argument: what, got, expected });
+      throw new FormatError(`${path}: is of a run with ${what} ${got}, this one has ${expected}`, {
+        argument: what,
+        got,
+        expected,
+      });
     };
     same('method', state.method, model.method);
     same('method options', state.methodOptions, model.methodOptions);
     same('backbone', state.backbone, model.backbone.fingerprint);
-    for (const name of new Set([...Object.keys(settings), ...Object.keys(state.settings)])) same(name, state.settings[name], settings[name]);
+    for (const name of new Set([...Object.keys(settings), ...Object.keys(state.settings)]))
+      same(name, state.settings[name], settings[name]);
 
     const numbers = new Map<Tensor, Float32Array>();
     for (const [name, tensor] of tensorsOf(model, optimizer)) {
       const entry = file.tensors.get(name);
       const [got, expected] = [entry ? `[${entry.shape.join(', ')}]` : 'missing', `[${tensor.shape.join(', ')}]`];
-      if (got !== expected) throw new FormatError(`${path}: tensor '${name}' is ${got}, expected shape ${expected}`, { argument: name, got, expected });
+      if (got !== expected)
+        throw new FormatError(`${path}: tensor '${name}' is ${got}, expected shape ${expected}`, {
+          argument: name,
+          got,
+          expected,
+        });
       numbers.set(tensor, await file.readFloat32(name));
     }
     for (const [tensor, data] of numbers) tensor.write(data);

@@ -15,7 +15,11 @@ export interface Evaluation {
 }
 
 /** Mean loss and top-1 accuracy over a data set, in inference mode. */
-export async function evaluate(model: PetlModel, dataset: Dataset | LoadedDataset, { batchSize = 32, onProgress }: EvaluateOptions = {}): Promise<Evaluation> {
+export async function evaluate(
+  model: PetlModel,
+  dataset: Dataset | LoadedDataset,
+  { batchSize = 32, onProgress }: EvaluateOptions = {},
+): Promise<Evaluation> {
   let lossSum = 0;
   let correct = 0;
   let images = 0;

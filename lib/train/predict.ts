@@ -18,8 +18,9 @@ export async function predict(model: PetlModel, paths: readonly string[]): Promi
   const rows = await model.predict(normalizeImages(pixels, size));
   return rows.map((row, index) => ({
     path: paths[index]!,
-    classes: Array.from(row, (probability, label) => ({ label: model.options.labels?.[label] ?? String(label), probability })).sort(
-      (a, b) => b.probability - a.probability,
-    ),
+    classes: Array.from(row, (probability, label) => ({
+      label: model.options.labels?.[label] ?? String(label),
+      probability,
+    })).sort((a, b) => b.probability - a.probability),
   }));
 }

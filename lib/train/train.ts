@@ -70,11 +70,27 @@ export interface TrainSummary {
  * @throws ArgumentError for options, FormatError for a checkpoint of another run, whatever reading images throws
  */
 export async function train(model: PetlModel, options: TrainOptions): Promise<TrainSummary> {
-  const { epochs, batchSize = 32, lr = 1e-3, weightDecay = 0.05, seed = 0, dropLast = false, evaluateEvery = 0, cooldownEpochs = 0 } = options;
+  const {
+    epochs,
+    batchSize = 32,
+    lr = 1e-3,
+    weightDecay = 0.05,
+    seed = 0,
+    dropLast = false,
+    evaluateEvery = 0,
+    cooldownEpochs = 0,
+  } = options;
   const warmupEpochs = options.warmupEpochs ?? Math.ceil(epochs / 10);
   const schedule = cosineSchedule({ lr, epochs: epochs - cooldownEpochs, warmupEpochs });
   const settings = {
-    epochs, batchSize, lr, weightDecay, seed, dropLast, warmupEpochs, cooldownEpochs,
+    epochs,
+    batchSize,
+    lr,
+    weightDecay,
+    seed,
+    dropLast,
+    warmupEpochs,
+    cooldownEpochs,
     images: options.train.length,
     dtype: model.backbone.dtype,
     dropPath: model.options.dropPath,
@@ -113,7 +129,11 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
         const left = (epochs - epoch) * options.train.length - progress.images;
         last = { loss: progress.lossSum / progress.images, accuracy: progress.correct / progress.images };
         options.onProgress?.({
-          epoch: epoch + 1, epochs, step: progress.batch, steps, ...last,
+          epoch: epoch + 1,
+          epochs,
+          step: progress.batch,
+          steps,
+          ...last,
           lr: optimizer.lr,
           imagesPerSecond: rate,
           peakBytes: model.device.memory().peakBytes,

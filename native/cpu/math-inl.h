@@ -1,4 +1,4 @@
-// SIMD building blocks, compiled once per target: loads and stores of f32 and bf16 with tails, exp, sigmoid, normal distribution, GELU.
+// SIMD building blocks, compiled once per target: loads and stores of f32 and bf16 with tails, exp, sigmoid, swish, GELU.
 // Include inside foreach_target files only, after hwy/highway.h.
 #if defined(SIDETUNE_CPU_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SIDETUNE_CPU_MATH_INL_H

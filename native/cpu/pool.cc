@@ -14,7 +14,7 @@ namespace sidetune::cpu::HWY_NAMESPACE {
 namespace {
 
 // A task owns some columns of one image, so that a single image keeps all threads busy too.
-constexpr int64_t kColumns = 1024;
+constexpr int64_t kColumns = 256;
 
 template <class Body>
 void for_each_block(const Cpu& cpu, int64_t images, int64_t d, const Body& body) {

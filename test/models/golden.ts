@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Device } from '../../lib/device';
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from '../../lib/io/safetensors';
-import { load, type ComputeDtype, type Vit } from '../../lib/models';
-import * as petl from '../../lib/petl';
+import { type ComputeDtype, load, type Vit } from '../../lib/models';
 import type { ModelOptions, PetlModel } from '../../lib/petl';
+import * as petl from '../../lib/petl';
 import type { TrainingBatch } from '../../lib/petl/model';
 
 export const goldensFolder = path.join(__dirname, '..', 'fixtures', 'goldens');
@@ -14,7 +14,11 @@ export const goldensFolder = path.join(__dirname, '..', 'fixtures', 'goldens');
 // biome-ignore lint/suspicious/noExplicitAny: attributes differ from case to case
 export type Attributes = Record<string, any>;
 
-const cases = JSON.parse(readFileSync(path.join(goldensFolder, 'cases.json'), 'utf8')) as { file: string; op: string; attrs: Attributes }[];
+const cases = JSON.parse(readFileSync(path.join(goldensFolder, 'cases.json'), 'utf8')) as {
+  file: string;
+  op: string;
+  attrs: Attributes;
+}[];
 
 export interface GoldenModel {
   attrs: Attributes;
@@ -30,7 +34,12 @@ async function backboneFile(file: SafetensorsFile, heads: number, folder: string
   const tensors = [];
   for (const [name, { shape }] of file.tensors) {
     if (!name.startsWith('weight.') || name.startsWith('weight.side.')) continue;
-    tensors.push({ name: name.slice('weight.'.length), dtype: 'F32' as const, shape, data: await file.readFloat32(name) });
+    tensors.push({
+      name: name.slice('weight.'.length),
+      dtype: 'F32' as const,
+      shape,
+      data: await file.readFloat32(name),
+    });
   }
   await writeSafetensors(target, tensors, { heads: String(heads) });
   return target;
@@ -55,7 +64,8 @@ export async function openGolden(
         : attrs.conv_kernel
           ? petl.dtlPlus(backbone, { ...common, ...side, kernelSize: attrs.conv_kernel })
           : petl.dtl(backbone, { ...common, ...side });
-  for (const { name: parameter, tensor } of model.parameters()) tensor.write(await file.readFloat32(`weight.${parameter}`));
+  for (const { name: parameter, tensor } of model.parameters())
+    tensor.write(await file.readFloat32(`weight.${parameter}`));
   const batch = { images: await file.readFloat32('in.images'), labels: await file.readInt32('in.labels') };
   return { attrs, file, backbone, model, batch };
 }

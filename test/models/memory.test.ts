@@ -5,8 +5,8 @@ import type { Retained } from '../../lib/autograd';
 import { Device, type MemoryReport } from '../../lib/device';
 import { type ComputeDtype, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
-import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
 import type { Method } from '../../lib/petl';
+import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
 
 const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
 const T = B * N * d; // numbers of one activation of the stream
@@ -59,10 +59,20 @@ describe.each([
     const { retained } = await plan(dtl, dtype);
     for (let i = 1; i <= 7; i++) {
       const block = retained.filter((row) => row.block === `block ${i}` && row.kind === 'activations');
-      expect(bytesOf(block, () => true), `block ${i}`).toBe(sideLayer);
-      expect(block.map(({ op, name }) => `${op} ${name}`).sort()).toEqual(['lowRankAccumulate_ u', 'lowRankAccumulate_ z']);
+      expect(
+        bytesOf(block, () => true),
+        `block ${i}`,
+      ).toBe(sideLayer);
+      expect(block.map(({ op, name }) => `${op} ${name}`).sort()).toEqual([
+        'lowRankAccumulate_ u',
+        'lowRankAccumulate_ z',
+      ]);
     }
-    for (let i = 8; i <= depth; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(sideLayer + frozenSet);
+    for (let i = 8; i <= depth; i++)
+      expect(
+        bytesOf(retained, ({ block }) => block === `block ${i}`),
+        `block ${i}`,
+      ).toBe(sideLayer + frozenSet);
     expect(bytesOf(retained, ({ block }) => block === 'embed')).toBe(0);
   });
 
@@ -83,18 +93,27 @@ describe.each([
 
   it('block inputs alone, when blocks run again in backward', async () => {
     const { retained } = await plan(dtl, dtype, { retain: 'block-inputs' });
-    for (let i = 1; i <= depth; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(sideLayer);
+    for (let i = 1; i <= depth; i++)
+      expect(
+        bytesOf(retained, ({ block }) => block === `block ${i}`),
+        `block ${i}`,
+      ).toBe(sideLayer);
   });
 
   it('a recomputed prefix keeps its first tokens alone', async () => {
     const { retained } = await plan(dtl, dtype, { prefix: 'recompute' });
-    for (let i = 1; i <= 7; i++) expect(bytesOf(retained, ({ block }) => block === `block ${i}`), `block ${i}`).toBe(0);
+    for (let i = 1; i <= 7; i++)
+      expect(
+        bytesOf(retained, ({ block }) => block === `block ${i}`),
+        `block ${i}`,
+      ).toBe(0);
     expect(bytesOf(retained, ({ op }) => op === 'checkpoint')).toBe(T * size);
   });
 
   it('each unit of M is one frozen set', async () => {
     const kept = [];
-    for (const startBlock of [1, 4, 7, 12]) kept.push(bytesOf((await plan(dtl, dtype, { startBlock })).retained, () => true));
+    for (const startBlock of [1, 4, 7, 12])
+      kept.push(bytesOf((await plan(dtl, dtype, { startBlock })).retained, () => true));
     expect(kept[0]! - kept[1]!).toBe(3 * frozenSet);
     expect(kept[1]! - kept[2]!).toBe(3 * frozenSet);
     expect(kept[2]! - kept[3]!).toBe(5 * frozenSet);
@@ -126,7 +145,8 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
   });
   it('methods in the order of the paper', async () => {
     const peaks = [];
-    for (const method of [linear, dtl, dtlPlus, dtlPlusStar, full] as Method<object>[]) peaks.push((await plan(method, 'bf16')).memory.peakBytes);
+    for (const method of [linear, dtl, dtlPlus, dtlPlusStar, full] as Method<object>[])
+      peaks.push((await plan(method, 'bf16')).memory.peakBytes);
     expect(peaks).toEqual([...peaks].sort((a, b) => a - b));
   });
 });

@@ -22,7 +22,11 @@ async function close(device: Device, { model, backbone, file }: GoldenModel): Pr
   await device.close();
 }
 
-async function gradientErrors({ model, file, batch }: GoldenModel): Promise<{ loss: number; errors: Map<string, number> }> {
+async function gradientErrors({
+  model,
+  file,
+  batch,
+}: GoldenModel): Promise<{ loss: number; errors: Map<string, number> }> {
   const { loss, correct, grads } = model.gradients(batch);
   const errors = new Map<string, number>();
   for (const [name, grad] of Object.entries(grads)) {
@@ -50,7 +54,9 @@ describe.each(files)('golden %s', (name) => {
     const device = await Device.open('cpu', { guards: true });
     const golden = await openGolden(device, name, folder);
     const logits = golden.model.forward(golden.batch.images);
-    expect(relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits'))).toBeLessThan(1e-4);
+    expect(
+      relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits')),
+    ).toBeLessThan(1e-4);
     logits.dispose();
     const { loss, errors } = await gradientErrors(golden);
     expect(relativeToMaximum([loss], await golden.file.readFloat32('out.loss'))).toBeLessThan(1e-4);
@@ -62,7 +68,9 @@ describe.each(files)('golden %s', (name) => {
     const device = await Device.open('cpu', { guards: true });
     const golden = await openGolden(device, name, folder, { dtype: 'bf16' });
     const logits = golden.model.forward(golden.batch.images);
-    expect(relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits'))).toBeLessThan(2e-2);
+    expect(
+      relativeToMaximum((await logits.read()) as Float32Array, await golden.file.readFloat32('out.logits')),
+    ).toBeLessThan(2e-2);
     logits.dispose();
     const { loss, errors } = await gradientErrors(golden);
     expect(relativeToMaximum([loss], await golden.file.readFloat32('out.loss'))).toBeLessThan(2e-2);
@@ -95,7 +103,10 @@ describe.each(withSteps)('golden %s', (name) => {
     for (let step = 0; step < attrs.steps; step++) losses.push((await model.step(batch, optimizer)).loss);
     expect(relativeToMaximum(losses, await file.readFloat32('out.losses'))).toBeLessThan(1e-4);
     for (const { name: parameter, tensor } of model.parameters()) {
-      const error = relativeToMaximum((await tensor.read()) as Float32Array, await file.readFloat32(`after.${parameter}`));
+      const error = relativeToMaximum(
+        (await tensor.read()) as Float32Array,
+        await file.readFloat32(`after.${parameter}`),
+      );
       expect(error, `${parameter} after the steps`).toBeLessThan(1e-4);
     }
     optimizer.dispose();
