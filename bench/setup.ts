@@ -57,13 +57,11 @@ export function setups({ model, methods, ...lists }: SetupLists): Setup[] {
 export function adapt(method: string, backbone: models.Vit, options: Partial<Setup> = {}): petl.PetlModel {
   const make = petl.methodNamed(method);
   if (!make) {
-    throw new ArgumentError(`unknown method '${method}', known: ${petl.methodNames().join(', ')}`, {
-      argument: 'method',
-      got: method,
-    });
+    const known = petl.methodNames().join(', ');
+    throw new ArgumentError(`unknown method '${method}', known: ${known}`, { argument: 'method', got: method });
   }
-  const { startBlock, retain, prefix } = options;
-  return make(backbone, { classes, startBlock, retain, prefix } as petl.ModelOptions);
+  const { startBlock, retain = 'activations', prefix = 'keep' } = options;
+  return make(backbone, { classes, retain, prefix, ...(startBlock === undefined ? {} : { startBlock }) });
 }
 
 /** Backbone and model of a setup; a method that trains the backbone takes its tensors over, so each setup has a backbone of its own. */

@@ -23,7 +23,13 @@ Napi::Value finalized_tensors(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(Addon::of(info.Env()).finalized_tensors));
 }
 
-// The environment ends (exit, or a worker that is terminated): streams stop after the call that runs; tensors that are left go with their finalizers.
+// Bytes outside its heap that V8 has been told of, by everybody.
+Napi::Value external_memory(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(account(info.Env(), 0)));
+}
+
+// The environment ends (exit, or a worker that is terminated): streams stop after the call that runs; tensors that are left go
+// with their finalizers.
 void clean_up(Addon* addon) {
   addon->completions->close();
   for (const auto& open : addon->devices)
@@ -38,6 +44,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
 
   SIDETUNE_EXPORT(exports, "initialize", initialize);
   SIDETUNE_EXPORT(exports, "finalizedTensors", finalized_tensors);
+  SIDETUNE_EXPORT(exports, "externalMemory", external_memory);
   bind_devices(exports);
   bind_tensors(exports);
   Napi::Object kernels = Napi::Object::New(env);

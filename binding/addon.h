@@ -1,4 +1,5 @@
-// What every binding file shares: the state of one JavaScript environment (main thread or worker), handles, and the guard around each function.
+// What every binding file shares: the state of one JavaScript environment (main thread or worker), handles, and the guard around
+// each function.
 #pragma once
 
 #define NAPI_VERSION 8
@@ -20,7 +21,7 @@ struct Addon {
   Napi::ObjectReference error_classes;  // of lib/errors.ts
   std::shared_ptr<Completions> completions;
   std::vector<std::weak_ptr<Device>> devices;  // to be closed when the environment ends
-  int64_t finalized_tensors = 0;  // freed by the garbage collector instead of dispose()
+  int64_t finalized_tensors = 0;               // freed by the garbage collector instead of dispose()
 
   static Addon& of(Napi::Env env) { return *env.GetInstanceData<Addon>(); }
 };
@@ -42,8 +43,8 @@ TensorHandle& live_tensor(Napi::Value value);  // throws also when disposed
 // Lets go of the storage; the handle is disposed afterwards.
 void release(Napi::Env env, TensorHandle& handle);
 
-// Tells V8 of bytes that its handles keep alive.
-void account(Napi::Env env, int64_t bytes);
+// Tells V8 of more or fewer bytes that handles keep alive: its collector runs the sooner. Returns all that V8 knows of.
+int64_t account(Napi::Env env, int64_t bytes);
 
 // The classes that errors are made of, by name.
 void take_error_classes(Napi::Env env, Napi::Value classes);
@@ -68,7 +69,8 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
     throw_in_javascript(info.Env(), Error(Code::argument, error.what()));
   }
 }
-#define SIDETUNE_EXPORT(exports, name, function) (exports).Set(name, Napi::Function::New<guarded<function>>((exports).Env(), name))
+#define SIDETUNE_EXPORT(exports, name, function) \
+  (exports).Set(name, Napi::Function::New<guarded<function>>((exports).Env(), name))
 
 void bind_devices(Napi::Object exports);
 void bind_tensors(Napi::Object exports);

@@ -23,7 +23,9 @@ int64_t integer_option(const Napi::Object& options, const char* name) {
 Napi::Value open(const Napi::CallbackInfo& info) {
   const auto expect = [](bool right, const char* argument, const Napi::Value& value, const std::string& expected) {
     const std::string got = text_of(value);
-    if (!right) throw Error(Code::argument, "Device.open", argument, got, expected, std::string("Device.open: '") + argument + "' is " + got + ", expected " + expected);
+    if (!right)
+      throw Error(Code::argument, "Device.open", argument, got, expected,
+                  std::string("Device.open: '") + argument + "' is " + got + ", expected " + expected);
   };
   expect(info[0].IsString(), "name", info[0], "a string");
   expect(info[1].IsObject(), "options", info[1], "an object");
@@ -78,7 +80,7 @@ Napi::Value fail(const Napi::CallbackInfo& info) {
 Napi::Value memory(const Napi::CallbackInfo& info) {
   const MemoryReport& report = unwrap_device(info[0])->arena().report();
   const Napi::Env env = info.Env();
-  const auto by_kind = [&](const int64_t (&bytes)[kKinds]) {
+  const auto by_kind = [&](const int64_t(&bytes)[kKinds]) {
     Napi::Object object = Napi::Object::New(env);
     for (int kind = 0; kind < kKinds; kind++) object.Set(name_of(static_cast<Kind>(kind)), static_cast<double>(bytes[kind]));
     return object;
@@ -112,9 +114,10 @@ Napi::Object wrap(Napi::Env env, std::shared_ptr<Device> device) {
   Napi::Object object = Napi::Object::New(env);
   auto* owned = new std::shared_ptr<Device>(std::move(device));
   const napi_status status = napi_wrap(
-      env, object, owned,
-      [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Device>*>(data); }, nullptr, nullptr);
-  if (status != napi_ok || napi_type_tag_object(env, object, &kDeviceTag) != napi_ok) throw Error(Code::argument, "cannot make a device handle");
+      env, object, owned, [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Device>*>(data); }, nullptr,
+      nullptr);
+  if (status != napi_ok || napi_type_tag_object(env, object, &kDeviceTag) != napi_ok)
+    throw Error(Code::argument, "cannot make a device handle");
   return object;
 }
 

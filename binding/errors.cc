@@ -1,4 +1,5 @@
-// Native errors as JavaScript ones. The classes are made in lib/errors.ts; this is the only place that throws them from native code.
+// Native errors as JavaScript ones. The classes are made in lib/errors.ts; this is the only place that throws them from native
+// code.
 #include "addon.h"
 
 namespace sidetune::binding {
@@ -10,9 +11,9 @@ struct ErrorName {
 };
 
 constexpr ErrorName kNames[] = {
-    {"ArgumentError", "SIDETUNE_ARGUMENT"}, {"ShapeError", "SIDETUNE_SHAPE"},        {"DtypeError", "SIDETUNE_DTYPE"},
-    {"DisposedError", "SIDETUNE_DISPOSED"}, {"DisposedError", "SIDETUNE_MODIFIED"},  {"DeviceError", "SIDETUNE_DEVICE"},
-    {"DeviceError", "SIDETUNE_NO_BACKEND"}, {"DeviceError", "SIDETUNE_LATE"},        {"MemoryError", "SIDETUNE_MEMORY"},
+    {"ArgumentError", "SIDETUNE_ARGUMENT"}, {"ShapeError", "SIDETUNE_SHAPE"},       {"DtypeError", "SIDETUNE_DTYPE"},
+    {"DisposedError", "SIDETUNE_DISPOSED"}, {"DisposedError", "SIDETUNE_MODIFIED"}, {"DeviceError", "SIDETUNE_DEVICE"},
+    {"DeviceError", "SIDETUNE_NO_BACKEND"}, {"DeviceError", "SIDETUNE_LATE"},       {"MemoryError", "SIDETUNE_MEMORY"},
 };
 static_assert(sizeof kNames / sizeof *kNames == static_cast<size_t>(Code::memory) + 1, "one name for each Code, in its order");
 
@@ -22,7 +23,8 @@ void take_error_classes(Napi::Env env, Napi::Value value) {
   if (!value.IsObject()) throw Error(Code::argument, "initialize: expected an object of classes");
   const Napi::Object classes = value.As<Napi::Object>();
   for (const ErrorName& name : kNames)
-    if (!classes.Get(name.class_name).IsFunction()) throw Error(Code::argument, std::string("initialize: expected a class ") + name.class_name);
+    if (!classes.Get(name.class_name).IsFunction())
+      throw Error(Code::argument, std::string("initialize: expected a class ") + name.class_name);
   Addon::of(env).error_classes = Napi::Persistent(classes);
 }
 
@@ -30,7 +32,11 @@ std::string text_of(const Napi::Value& value) {
   if (value.IsNull()) return "null";
   if (value.IsNumber() || value.IsBoolean() || value.IsString()) return value.ToString().Utf8Value();
   if (value.IsArray()) return "an array";
-  return value.IsFunction() ? "a function" : value.IsObject() ? "an object" : value.IsSymbol() ? "a symbol" : value.IsBigInt() ? "a bigint" : "undefined";
+  return value.IsFunction() ? "a function"
+         : value.IsObject() ? "an object"
+         : value.IsSymbol() ? "a symbol"
+         : value.IsBigInt() ? "a bigint"
+                            : "undefined";
 }
 
 Napi::Error to_javascript(Napi::Env env, const Error& error) {

@@ -17,7 +17,8 @@ double unpack_number(const char* kernel, const Field& field, const Napi::Value& 
 
 int64_t unpack_integer(const char* kernel, const Field& field, const Napi::Value& value) {
   const double number = unpack_number(kernel, field, value);
-  if (!(number >= -9007199254740991.0 && number <= 9007199254740991.0) || number != static_cast<double>(static_cast<int64_t>(number))) {
+  if (!(number >= -9007199254740991.0 && number <= 9007199254740991.0) ||
+      number != static_cast<double>(static_cast<int64_t>(number))) {
     refuse(kernel, field, Code::argument, text_of(value), "a whole number");
   }
   return static_cast<int64_t>(number);
@@ -48,8 +49,11 @@ void unpack_option(const char* kernel, Field& field, const Napi::Value& value) {
   }
   if (field.integers) {
     const bool right = value.IsArray() && value.As<Napi::Array>().Length() == static_cast<uint32_t>(field.integer_count);
-    if (!right) refuse(kernel, field, Code::argument, text_of(value), "an array of " + std::to_string(field.integer_count) + " whole numbers");
-    for (int i = 0; i < field.integer_count; i++) field.integers[i] = unpack_integer(kernel, field, value.As<Napi::Array>().Get(i));
+    if (!right)
+      refuse(kernel, field, Code::argument, text_of(value),
+             "an array of " + std::to_string(field.integer_count) + " whole numbers");
+    for (int i = 0; i < field.integer_count; i++)
+      field.integers[i] = unpack_integer(kernel, field, value.As<Napi::Array>().Get(i));
   }
 }
 
@@ -63,7 +67,8 @@ Tensor unpack_tensor(const char* kernel, const Field& field, const Napi::Value& 
     if (device->closed()) throw Error(Code::device, k + ": '" + name + "' is on a device that was closed");
     call.device = device;
   } else if (call.device != device) {
-    throw Error(Code::device, k, name, device->name(), call.device->name(), k + ": '" + name + "' is on another device than the tensors before it");
+    throw Error(Code::device, k, name, device->name(), call.device->name(),
+                k + ": '" + name + "' is on another device than the tensors before it");
   }
   call.held.push_back(handle->storage);
   if (field.role != Role::in) call.changed.push_back(handle->storage.get());
@@ -94,7 +99,8 @@ void unpack(const char* kernel, const Napi::CallbackInfo& info, FieldList& field
   for (Field& field : fields.all) {
     const Napi::Value value = object.Get(camel_case(field.name));
     if (value.IsUndefined()) {
-      if (field.is_required) refuse(kernel, field, Code::argument, "undefined", field.real || field.integer ? "a number" : "a value");
+      if (field.is_required)
+        refuse(kernel, field, Code::argument, "undefined", field.real || field.integer ? "a number" : "a value");
       if (object.HasOwnProperty(camel_case(field.name))) taken++;
       continue;
     }
@@ -138,8 +144,10 @@ Napi::Object allocate(Napi::Env env, const std::shared_ptr<Device>& device, Tens
   if (device->closed()) throw Error(Code::device, "the device is closed");
   int64_t bytes = view.size() * size_of(view.dtype);
   if (view.layout != Layout::plain) {
-    if (view.rank != 2) throw Error(Code::shape, "Tensor", "shape", to_string(view), "[O, I]", "Tensor: a packed weight has shape [O, I]");
-    const Status status = device->table().packed_bytes(device->backend(), view.shape[0], view.shape[1], view.dtype, view.layout, &bytes);
+    if (view.rank != 2)
+      throw Error(Code::shape, "Tensor", "shape", to_string(view), "[O, I]", "Tensor: a packed weight has shape [O, I]");
+    const Status status =
+        device->table().packed_bytes(device->backend(), view.shape[0], view.shape[1], view.dtype, view.layout, &bytes);
     if (!status.ok) throw Error(status.code, status.text);
   }
   const auto storage = std::make_shared<Storage>(device, bytes, kind);

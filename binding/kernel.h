@@ -1,6 +1,7 @@
 // The one generic call: unpack -> check -> allocate -> queue. It knows no kernel. JavaScript calls
 //
-//   kernels.layerNormForward({ x, weight, bias, eps }, { save: true, wanted: { ... }, kind: 'activations' })  ->  { out, mean, rstd }
+//   kernels.layerNormForward({ x, weight, bias, eps }, { save: true, wanted: { ... }, kind: 'activations' })  ->  { out, mean,
+//   rstd }
 //
 // with handles for tensors; what comes back are the outputs that the call allocated.
 #pragma once
@@ -12,13 +13,14 @@
 
 namespace sidetune::binding {
 
-// What the unpacked handles share. Reading properties may run JavaScript, which may dispose what was unpacked before: it is held until the call is queued.
+// What the unpacked handles share. Reading properties may run JavaScript, which may dispose what was unpacked before: it is held
+// until the call is queued.
 struct Call {
   std::shared_ptr<Device> device;
   std::vector<std::shared_ptr<Storage>> held;
   std::vector<Storage*> changed;  // those of in_out fields and given outputs
-  Kind kind = Kind::activations;                  // of what the call allocates
-  bool poison = false;                            // tests: outputs and scratch hold NaN before the kernel runs
+  Kind kind = Kind::activations;  // of what the call allocates
+  bool poison = false;            // tests: outputs and scratch hold NaN before the kernel runs
   Wish wish;
 };
 
@@ -71,7 +73,9 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
     // Scratch goes back as soon as the call is queued: the next one may reuse it.
     const Scratch scratch(call, bytes);
     for (Storage* storage : call.changed) storage->version = device.next_version();
-    device.enqueue(kernel, [&device, &entry, arguments, workspace = scratch.workspace] { return entry.run(device.backend(), arguments, workspace); });
+    device.enqueue(kernel, [&device, &entry, arguments, workspace = scratch.workspace] {
+      return entry.run(device.backend(), arguments, workspace);
+    });
   } catch (...) {
     release(outputs);
     throw;
@@ -79,11 +83,13 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
   return outputs;
 }
 
-// layerNormForward.describe() -> JSON of the fields; layerNormForward.measure(object) -> { bytes, flops } of a call, without making it.
+// layerNormForward.describe() -> JSON of the fields; layerNormForward.measure(object) -> { bytes, flops } of a call, without
+// making it.
 template <class Arguments>
 Napi::Value describe_kernel(const Napi::CallbackInfo& info) {
   Arguments arguments;
-  return Napi::String::New(info.Env(), describe(KernelName<Arguments>::value, KernelName<Arguments>::family, fields_of(arguments)));
+  return Napi::String::New(info.Env(),
+                           describe(KernelName<Arguments>::value, KernelName<Arguments>::family, fields_of(arguments)));
 }
 
 template <class Arguments>
@@ -102,19 +108,19 @@ Napi::Value measure_kernel(const Napi::CallbackInfo& info) {
 
 }  // namespace sidetune::binding
 
-#define SIDETUNE_BIND(Arguments, stem)                                                                                             \
-  namespace sidetune::binding {                                                                                                    \
-  template <>                                                                                                                      \
-  struct KernelName<Arguments> {                                                                                                   \
-    static constexpr const char* value = #Arguments;                                                                               \
-    static constexpr const char* family = #stem;                                                                                   \
-  };                                                                                                                               \
-  template <>                                                                                                                      \
-  void bind<Arguments>(Napi::Object exports, const char*) {                                                                        \
-    const std::string name = camel_case(#Arguments);                                                                               \
-    Napi::Function function = Napi::Function::New<guarded<call_kernel<Arguments>>>(exports.Env(), name);                           \
-    function.Set("describe", Napi::Function::New<guarded<describe_kernel<Arguments>>>(exports.Env(), "describe"));                 \
-    function.Set("measure", Napi::Function::New<guarded<measure_kernel<Arguments>>>(exports.Env(), "measure"));                    \
-    exports.Set(name, function);                                                                                                   \
-  }                                                                                                                                \
+#define SIDETUNE_BIND(Arguments, stem)                                                                             \
+  namespace sidetune::binding {                                                                                    \
+  template <>                                                                                                      \
+  struct KernelName<Arguments> {                                                                                   \
+    static constexpr const char* value = #Arguments;                                                               \
+    static constexpr const char* family = #stem;                                                                   \
+  };                                                                                                               \
+  template <>                                                                                                      \
+  void bind<Arguments>(Napi::Object exports, const char*) {                                                        \
+    const std::string name = camel_case(#Arguments);                                                               \
+    Napi::Function function = Napi::Function::New<guarded<call_kernel<Arguments>>>(exports.Env(), name);           \
+    function.Set("describe", Napi::Function::New<guarded<describe_kernel<Arguments>>>(exports.Env(), "describe")); \
+    function.Set("measure", Napi::Function::New<guarded<measure_kernel<Arguments>>>(exports.Env(), "measure"));    \
+    exports.Set(name, function);                                                                                   \
+  }                                                                                                                \
   }

@@ -24,7 +24,8 @@ struct OpenPromise {
 }  // namespace
 
 Completions::Completions(Napi::Env env)
-    : wake_(Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "sidetune", 0, 1)), env_(env) {
+    : wake_(Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "sidetune", 0, 1)),
+      env_(env) {
   wake_.Unref(env);
 }
 
@@ -64,7 +65,8 @@ void Completions::close() {
 Napi::Value when_reached(Napi::Env env, const std::shared_ptr<Device>& device, std::function<Napi::Value(Napi::Env)> make,
                          std::function<void()> work) {
   Stream& stream = device->stream();
-  auto promise = std::make_shared<OpenPromise>(OpenPromise{Napi::Promise::Deferred::New(env), device, std::move(make), std::nullopt});
+  auto promise =
+      std::make_shared<OpenPromise>(OpenPromise{Napi::Promise::Deferred::New(env), device, std::move(make), std::nullopt});
   const Napi::Promise result = promise->deferred.Promise();
   const auto completions = Addon::of(env).completions;
   completions->expect();

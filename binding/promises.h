@@ -29,8 +29,8 @@ class Completions {
   Napi::Env env_;
 };
 
-// A promise that settles when the device's stream gets here: rejected with the pending error, or with what `work` throws on the stream's thread, else
-// resolved with make(env). Rejected when the device is closed before. An open promise keeps its device.
+// A promise that settles when the device's stream gets here: rejected with the pending error, or with what `work` throws on the
+// stream's thread, else resolved with make(env). Rejected when the device is closed before. An open promise keeps its device.
 Napi::Value when_reached(Napi::Env env, const std::shared_ptr<Device>& device, std::function<Napi::Value(Napi::Env)> make,
                          std::function<void()> work = nullptr);
 

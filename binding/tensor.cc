@@ -9,9 +9,7 @@ constexpr napi_type_tag kTensorTag = {0x7e4501de6c0b4f2d, 0x93a7f1c845d0be19};
 // V8 hears of blocks of this size and more; smaller ones are not worth the call.
 constexpr int64_t kAccountedBytes = 1 << 16;
 
-int64_t accounted(const Storage& storage) {
-  return storage.block.bytes >= kAccountedBytes && !storage.device->settings().plan ? storage.block.bytes : 0;
-}
+bool is_accounted(const Storage& storage) { return storage.block.bytes >= kAccountedBytes && !storage.device->settings().plan; }
 
 template <class E>
 E parse(const Napi::Value& value, const char* what, int count, const char* (*name)(E)) {
@@ -21,7 +19,8 @@ E parse(const Napi::Value& value, const char* what, int count, const char* (*nam
     if (text == name(static_cast<E>(i))) return static_cast<E>(i);
     known += (i ? ", " : "") + std::string(name(static_cast<E>(i)));
   }
-  throw Error(Code::argument, "Tensor", what, text, known, std::string("Tensor: '") + what + "' is '" + text + "', expected one of " + known);
+  throw Error(Code::argument, "Tensor", what, text, known,
+              std::string("Tensor: '") + what + "' is '" + text + "', expected one of " + known);
 }
 
 Tensor parse_shape(const Napi::Value& value) {
@@ -92,7 +91,8 @@ HostBytes host_bytes(const Napi::Value& value) {
   void* data = nullptr;
   size_t length = 0;
   napi_typedarray_type type;
-  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok) throw Error(Code::argument, "expected a typed array");
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok)
+    throw Error(Code::argument, "expected a typed array");
   return {static_cast<const char*>(data), static_cast<int64_t>(array.ByteLength())};
 }
 
@@ -110,8 +110,8 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there. The tensor may be disposed before: blocks are reused in the
-// order of calls, so what the stream finds there is still the tensor's.
+// read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there. The tensor may be disposed before:
+// blocks are reused in the order of calls, so what the stream finds there is still the tensor's.
 Napi::Value read(const Napi::CallbackInfo& info) {
   const TensorHandle& handle = live_tensor(info[0]);
   const std::shared_ptr<Device> owner = handle.storage->device;
@@ -138,7 +138,8 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   if (to.storage->device != from.storage->device) throw Error(Code::device, "copy: tensors live on two devices");
   if (to.view.bytes() != from.view.bytes() || to.view.dtype != from.view.dtype || to.view.layout != from.view.layout) {
     throw Error(Code::shape, "copy", "from", to_string(from.view), to_string(to.view),
-                "copy: 'from' is " + std::string(name_of(from.view.dtype)) + " " + to_string(from.view) + ", expected " + name_of(to.view.dtype) + " " + to_string(to.view));
+                "copy: 'from' is " + std::string(name_of(from.view.dtype)) + " " + to_string(from.view) + ", expected " +
+                    name_of(to.view.dtype) + " " + to_string(to.view));
   }
   to.storage->device->copy(to.view.data, from.view.data, to.view.bytes());
   to.storage->version = to.storage->device->next_version();
@@ -182,14 +183,15 @@ Napi::Value address(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void account(Napi::Env env, int64_t bytes) {
-  int64_t total;
-  if (bytes != 0) napi_adjust_external_memory(env, bytes, &total);
+int64_t account(Napi::Env env, int64_t bytes) {
+  int64_t total = 0;
+  napi_adjust_external_memory(env, bytes, &total);
+  return total;
 }
 
 void release(Napi::Env env, TensorHandle& handle) {
   if (!handle.storage) return;
-  if (--handle.storage->handles == 0) account(env, -accounted(*handle.storage));
+  if (--handle.storage->handles == 0 && is_accounted(*handle.storage)) account(env, -handle.storage->block.bytes);
   handle.storage.reset();
 }
 
@@ -207,7 +209,7 @@ Napi::Object wrap(Napi::Env env, TensorHandle handle) {
       nullptr, nullptr);
   if (status != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
   Storage& storage = *owned.release()->storage;
-  if (storage.handles++ == 0) account(env, accounted(storage));
+  if (storage.handles++ == 0 && is_accounted(storage)) account(env, storage.block.bytes);
   if (napi_type_tag_object(env, object, &kTensorTag) != napi_ok) throw Error(Code::argument, "cannot make a tensor handle");
   return object;
 }

@@ -26,7 +26,10 @@ export interface RawKernel {
 
 export interface Addon {
   initialize(classes: object): void;
+  /** Tensors that the garbage collector freed instead of dispose(). */
   finalizedTensors(): number;
+  /** Bytes outside its heap that V8 knows of, by everybody. */
+  externalMemory(): number;
   deviceOpen(name: string, options: object): Handle;
   deviceClose(device: Handle): void;
   deviceSynchronize(device: Handle): Promise<void>;

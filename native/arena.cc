@@ -9,8 +9,8 @@ namespace sidetune {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-// Slabs are address space, not memory: the system gives pages as they are touched (CPU), so a generous size costs nothing. AddressSanitizer touches
-// its own notes on every byte.
+// Slabs are address space, not memory: the system gives pages as they are touched (CPU), so a generous size costs nothing.
+// AddressSanitizer touches its own notes on every byte.
 constexpr int64_t kSlabBytes = int64_t{1} << (kSanitized ? 26 : 30);
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
@@ -46,7 +46,8 @@ void Arena::add_slab(int64_t bytes, int64_t asked) {
   table_.take_memory(device_, size, &data);
   if (!data) {
     throw Error(Code::memory, "", "", megabytes(asked), "free memory",
-                "out of memory: asked for " + megabytes(asked) + ", in use " + megabytes(report_.current_total) + ", and the system has no more");
+                "out of memory: asked for " + megabytes(asked) + ", in use " + megabytes(report_.current_total) +
+                    ", and the system has no more");
   }
   slabs_.push_back({static_cast<char*>(data), size});
   report_.reserved += size;
@@ -67,11 +68,14 @@ Block Arena::take(int64_t bytes, Kind kind) {
   if (bytes > report_.limit - report_.current_total) {
     std::string by_kind;
     for (int i = 0; i < kKinds; i++)
-      if (report_.current[i]) by_kind += (by_kind.empty() ? "" : ", ") + std::string(name_of(static_cast<Kind>(i))) + " " + megabytes(report_.current[i]);
+      if (report_.current[i])
+        by_kind +=
+            (by_kind.empty() ? "" : ", ") + std::string(name_of(static_cast<Kind>(i))) + " " + megabytes(report_.current[i]);
     const std::string expected = "at most " + megabytes(report_.limit - report_.current_total);
     throw Error(Code::memory, "", name_of(kind), megabytes(bytes), expected,
-                "out of memory: asked for " + megabytes(bytes) + " of " + name_of(kind) + ", in use " + megabytes(report_.current_total) +
-                    (by_kind.empty() ? "" : " (" + by_kind + ")") + ", limit " + megabytes(report_.limit));
+                "out of memory: asked for " + megabytes(bytes) + " of " + name_of(kind) + ", in use " +
+                    megabytes(report_.current_total) + (by_kind.empty() ? "" : " (" + by_kind + ")") + ", limit " +
+                    megabytes(report_.limit));
   }
   const int64_t needed = round_up(std::max<int64_t>(bytes, 1), kAlignment) + 2 * guard_;
   auto fit = free_by_size_.lower_bound({needed, nullptr});

@@ -1,5 +1,6 @@
-// A device's memory: blocks are taken and given back in the order of calls, so a block freed by JavaScript is reusable by the next call even while the
-// stream is behind (the stream runs in the same order). Current and peak bytes are therefore a deterministic number for a given program.
+// A device's memory: blocks are taken and given back in the order of calls, so a block freed by JavaScript is reusable by the
+// next call even while the stream is behind (the stream runs in the same order). Current and peak bytes are therefore a
+// deterministic number for a given program.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,8 @@ class Arena {
   ~Arena();
   Arena(const Arena&) = delete;
 
-  // Best fit; throws Error(memory) when the limit would be passed or the system has no more. Never returns a null block, even for 0 bytes.
+  // Best fit; throws Error(memory) when the limit would be passed or the system has no more. Never returns a null block, even for
+  // 0 bytes.
   Block take(int64_t bytes, Kind kind);
   void give(const Block& block);
 
@@ -61,7 +63,7 @@ class Arena {
   BackendDevice& device_;
   const int64_t guard_;
   std::vector<Slab> slabs_;
-  std::map<char*, int64_t> free_;                    // by address, to join neighbours
+  std::map<char*, int64_t> free_;                     // by address, to join neighbours
   std::set<std::pair<int64_t, char*>> free_by_size_;  // by size, to find the best fit
   MemoryReport report_;
 };

@@ -1,5 +1,6 @@
-// The seam between the engine and the code that computes. A backend is one table: how to get memory and move bytes, and one entry per line of kernels.def.
-// A backend that lacks a kernel does not link. No entry is chosen by itself: what a backend cannot do, it refuses by name.
+// The seam between the engine and the code that computes. A backend is one table: how to get memory and move bytes, and one entry
+// per line of kernels.def. A backend that lacks a kernel does not link. No entry is chosen by itself: what a backend cannot do,
+// it refuses by name.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +34,9 @@ struct Workspace {
     return taken;
   }
   template <class T>
-  static int64_t aligned(int64_t count) { return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64; }
+  static int64_t aligned(int64_t count) {
+    return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  }
 };
 
 template <class Arguments>
@@ -49,10 +52,12 @@ struct KernelTable
 #define KERNEL(family, Arguments) Entry<Arguments>,
     :
 #include "kernels.def"
-      KernelTableEnd {
+    KernelTableEnd {
 #undef KERNEL
   template <class Arguments>
-  const Entry<Arguments>& entry() const { return *this; }
+  const Entry<Arguments>& entry() const {
+    return *this;
+  }
 };
 
 struct DeviceOptions {

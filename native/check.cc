@@ -57,7 +57,8 @@ class Checker {
       if (*field.tensor) {
         check_given(field, *field.tensor);
       } else if (field.role == Role::in || field.role == Role::in_out) {
-        if (!field.is_optional) refuse(Code::argument, field, "undefined", "a tensor", "is missing, expected a tensor [" + pretty(field) + "]");
+        if (!field.is_optional)
+          refuse(Code::argument, field, "undefined", "a tensor", "is missing, expected a tensor [" + pretty(field) + "]");
       } else if (is_wanted(field, wish)) {
         infer(field);
         missing.push_back(&field);
@@ -73,8 +74,10 @@ class Checker {
     return !wish.wanted || wish.wanted(camel_case(field.name));
   }
 
-  [[noreturn]] void refuse(Code code, const Field& field, std::string got, std::string expected, const std::string& sentence) const {
-    throw Error(code, kernel_, camel_case(field.name), std::move(got), std::move(expected), kernel_ + ": " + quoted(field.name) + " " + sentence);
+  [[noreturn]] void refuse(Code code, const Field& field, std::string got, std::string expected,
+                           const std::string& sentence) const {
+    throw Error(code, kernel_, camel_case(field.name), std::move(got), std::move(expected),
+                kernel_ + ": " + quoted(field.name) + " " + sentence);
   }
 
   static std::string pretty(const Field& field) { return join(split(field.spec), ", "); }
@@ -87,9 +90,12 @@ class Checker {
     if (inside) return;
     const bool unbounded = r.high >= std::numeric_limits<double>::max();
     std::string expected;
-    if (r.low <= -std::numeric_limits<double>::max()) expected = "a finite number";
-    else if (unbounded) expected = std::string("a number ") + (r.open ? "above " : "of at least ") + number(r.low);
-    else expected = "a number from " + number(r.low) + " to " + number(r.high);
+    if (r.low <= -std::numeric_limits<double>::max())
+      expected = "a finite number";
+    else if (unbounded)
+      expected = std::string("a number ") + (r.open ? "above " : "of at least ") + number(r.low);
+    else
+      expected = "a number from " + number(r.low) + " to " + number(r.high);
     refuse(Code::argument, field, number(value), expected, "is " + number(value) + ", expected " + expected);
   }
 
@@ -123,9 +129,12 @@ class Checker {
   bool has_value(const std::string& word) const {
     std::string name;
     for (const char* c = word.c_str();; c++) {
-      if (std::isalnum(static_cast<unsigned char>(*c))) name += *c;
-      else if (!name.empty() && is_name(name) && !find(name)) return false;
-      else name.clear();
+      if (std::isalnum(static_cast<unsigned char>(*c)))
+        name += *c;
+      else if (!name.empty() && is_name(name) && !find(name))
+        return false;
+      else
+        name.clear();
       if (!*c) return true;
     }
   }
@@ -153,10 +162,13 @@ class Checker {
       const int64_t factor = atom(field, word, ++c);
       if (divide && (factor == 0 || value % factor != 0)) {
         const std::string got = std::to_string(value) + " / " + std::to_string(factor);
-        refuse(Code::shape, field, got, "a whole number", "needs " + word + ", but " + got + " is not a whole number" + origins(word));
+        refuse(Code::shape, field, got, "a whole number",
+               "needs " + word + ", but " + got + " is not a whole number" + origins(word));
       }
-      if (divide) value /= factor;
-      else if (__builtin_mul_overflow(value, factor, &value)) refuse_large(field, word);
+      if (divide)
+        value /= factor;
+      else if (__builtin_mul_overflow(value, factor, &value))
+        refuse_large(field, word);
     }
     return value;
   }
@@ -201,8 +213,10 @@ class Checker {
     std::vector<std::string> values;
     for (const std::string& word : words) {
       if (word == "...") {
-        if (!leading_from_) values.push_back("...");
-        else for (int64_t n : leading_) values.push_back(std::to_string(n));
+        if (!leading_from_)
+          values.push_back("...");
+        else
+          for (int64_t n : leading_) values.push_back(std::to_string(n));
       } else {
         values.push_back(has_value(word) ? std::to_string(evaluate(field, word)) : word);
       }
@@ -232,8 +246,10 @@ class Checker {
     for (int i = 0; i < trailing; i++) {
       const std::string& word = words[i + (has_leading ? 1 : 0)];
       const int64_t length = t.shape[leading + i];
-      if (is_name(word) && !find(word)) bindings_.push_back({word, length, field.name});
-      else if (evaluate(field, word) != length) mismatch();
+      if (is_name(word) && !find(word))
+        bindings_.push_back({word, length, field.name});
+      else if (evaluate(field, word) != length)
+        mismatch();
     }
   }
 
@@ -274,7 +290,8 @@ class Checker {
     match(field, t);
   }
 
-  // Lists: the first list of a call binds its length; the spec holds for every element on its own, names bound there are forgotten after it.
+  // Lists: the first list of a call binds its length; the spec holds for every element on its own, names bound there are
+  // forgotten after it.
   void check_list(const Field& field) {
     if (field.list->empty()) {
       if (field.is_optional) return;
@@ -286,7 +303,9 @@ class Checker {
       for (const Tensor& t : *field.list) list_shapes_.push_back(t);
     } else if (field.list->size() != list_length_) {
       const std::string got = std::to_string(field.list->size()), expected = std::to_string(list_length_);
-      refuse(Code::shape, field, got, expected, "has " + got + (got == "1" ? " tensor" : " tensors") + ", expected " + expected + " like " + quoted(list_from_->name));
+      refuse(
+          Code::shape, field, got, expected,
+          "has " + got + (got == "1" ? " tensor" : " tensors") + ", expected " + expected + " like " + quoted(list_from_->name));
     }
     for (size_t i = 0; i < field.list->size(); i++) {
       const Tensor& t = (*field.list)[i];
@@ -296,8 +315,8 @@ class Checker {
         const Tensor& like = list_shapes_[i];
         if (t.rank != like.rank || std::memcmp(t.shape, like.shape, sizeof(int64_t) * t.rank) != 0) {
           refuse(Code::shape, field, to_string(t), to_string(like),
-                 "has a tensor of shape " + to_string(t) + " at " + std::to_string(i) + ", expected " + to_string(like) + " like " +
-                     quoted(list_from_->name));
+                 "has a tensor of shape " + to_string(t) + " at " + std::to_string(i) + ", expected " + to_string(like) +
+                     " like " + quoted(list_from_->name));
         }
       } else {
         match(field, t);
@@ -315,14 +334,17 @@ class Checker {
       int dtype = 0;
       while (!(field.dtypes.set >> dtype & 1)) dtype++;
       if (field.dtypes.set >> (dtype + 1)) {
-        refuse(Code::argument, field, "undefined", "a tensor", "is missing: its dtype (" + names_of(field.dtypes) + ") is the caller's choice");
+        refuse(Code::argument, field, "undefined", "a tensor",
+               "is missing: its dtype (" + names_of(field.dtypes) + ") is the caller's choice");
       }
       t.dtype = static_cast<DType>(dtype);
     }
     std::vector<int64_t> shape;
     for (const std::string& word : split(field.spec)) {
-      if (word == "...") shape.insert(shape.end(), leading_.begin(), leading_.end());
-      else shape.push_back(evaluate(field, word));
+      if (word == "...")
+        shape.insert(shape.end(), leading_.begin(), leading_.end());
+      else
+        shape.push_back(evaluate(field, word));
     }
     int64_t size = 1;
     for (int64_t n : shape)
@@ -344,7 +366,10 @@ class Checker {
   }
 
   void check_overlap() const {
-    struct Use { const Field* field; const Tensor* tensor; };
+    struct Use {
+      const Field* field;
+      const Tensor* tensor;
+    };
     std::vector<Use> uses;
     for (const Field& field : fields_.all) {
       if (field.tensor && *field.tensor) uses.push_back({&field, field.tensor});
@@ -378,7 +403,8 @@ class Checker {
   TensorList list_shapes_;
 };
 
-[[noreturn]] void refuse_rule(Code code, const char* kernel, const char* argument, const std::string& got, const std::string& expected) {
+[[noreturn]] void refuse_rule(Code code, const char* kernel, const char* argument, const std::string& got,
+                              const std::string& expected) {
   const std::string k = camel_case(kernel), a = camel_case(argument);
   throw Error(code, k, a, got, expected, k + ": '" + a + "' is " + got + ", expected " + expected);
 }
@@ -421,10 +447,15 @@ std::string describe(const char* kernel, const char* family, const FieldList& fi
   std::string text = "{\"kernel\":\"" + camel_case(kernel) + "\",\"family\":\"" + family + "\",\"fields\":[";
   bool comma = false;
   for (const Field& field : fields.all) {
-    text += std::string(comma ? "," : "") + "{\"name\":\"" + camel_case(field.name) + "\",\"role\":\"" + roles[static_cast<int>(field.role)] + "\"";
+    text += std::string(comma ? "," : "") + "{\"name\":\"" + camel_case(field.name) + "\",\"role\":\"" +
+            roles[static_cast<int>(field.role)] + "\"";
     comma = true;
     if (field.role == Role::option) {
-      const char* type = field.real ? "number" : field.flag ? "boolean" : field.choice ? "choice" : field.integer ? "integer" : "integers";
+      const char* type = field.real      ? "number"
+                         : field.flag    ? "boolean"
+                         : field.choice  ? "choice"
+                         : field.integer ? "integer"
+                                         : "integers";
       text += std::string(",\"type\":\"") + type + "\"";
       if (field.choice) text += std::string(",\"choices\":\"") + field.choices + "\"";
       if (field.integer_count) text += ",\"count\":" + std::to_string(field.integer_count);

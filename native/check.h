@@ -1,5 +1,5 @@
-// Turns a kernel's field list into a yes, or into an Error that says which argument, what came, what was expected and where the expectation comes from.
-// Host code, run before anything is queued: a bad call changes nothing.
+// Turns a kernel's field list into a yes, or into an Error that says which argument, what came, what was expected and where the
+// expectation comes from. Host code, run before anything is queued: a bad call changes nothing.
 #pragma once
 
 #include <functional>
@@ -13,11 +13,12 @@ namespace sidetune {
 
 // What the caller asks for beside the tensors it gave.
 struct Wish {
-  bool save = false;                                           // make the `saved` outputs
-  std::function<bool(const std::string& field)> wanted;        // which outputs to make; null: all
+  bool save = false;                                     // make the `saved` outputs
+  std::function<bool(const std::string& field)> wanted;  // which outputs to make; null: all
 };
 
-// Checks every field, binds the shape names, and completes shape and dtype of each output that must be allocated; those are returned.
+// Checks every field, binds the shape names, and completes shape and dtype of each output that must be allocated; those are
+// returned.
 std::vector<Field*> check(const char* kernel, FieldList& fields, const Wish& wish);
 
 // For rules that a field line cannot say. Names as in the field list.

@@ -75,7 +75,8 @@ Block Device::take(int64_t bytes, Kind kind) {
 }
 
 void Device::give(const Block& block) {
-  // Scratch goes back as soon as its call is queued: its guards must be looked at when the stream gets here, not when somebody asks.
+  // Scratch goes back as soon as its call is queued: its guards must be looked at when the stream gets here, not when somebody
+  // asks.
   if (guarded_.erase(block.data) && !closed_) {
     stream_->enqueue_always([this, block] {
       inspect(block);
@@ -102,8 +103,8 @@ void Device::inspect(const Block& block) {
   };
   const bool before = overwritten(guards.before, guards.before_bytes), after = overwritten(guards.after, guards.after_bytes);
   if ((before || after) && overrun_.empty()) {
-    overrun_ = std::string("bytes ") + (before ? "before" : "after") + " a block of " + std::to_string(block.bytes) + " bytes (" + name_of(block.kind) +
-               ") were overwritten";
+    overrun_ = std::string("bytes ") + (before ? "before" : "after") + " a block of " + std::to_string(block.bytes) + " bytes (" +
+               name_of(block.kind) + ") were overwritten";
   }
 }
 
@@ -115,7 +116,8 @@ void Device::copy_in(void* to, const char* from, int64_t bytes) {
   Stream& queue = stream();
   if (settings_.plan) return;
   const auto copy = std::make_shared<const std::string>(from, static_cast<size_t>(bytes));
-  queue.enqueue("write", [this, to, copy] { return table_.copy_in(*backend_, to, copy->data(), static_cast<int64_t>(copy->size())); });
+  queue.enqueue("write",
+                [this, to, copy] { return table_.copy_in(*backend_, to, copy->data(), static_cast<int64_t>(copy->size())); });
 }
 
 void Device::copy(void* to, const void* from, int64_t bytes) {

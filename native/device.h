@@ -1,4 +1,5 @@
-// An open device: a backend's table and state, an arena, a stream, and the storages that live in it. Used from one JavaScript thread.
+// An open device: a backend's table and state, an arena, a stream, and the storages that live in it. Used from one JavaScript
+// thread.
 #pragma once
 
 #include <atomic>
@@ -13,9 +14,9 @@ namespace sidetune {
 
 struct DeviceSettings {
   DeviceOptions backend;
-  bool plan = false;          // count memory and check calls, compute nothing
-  int64_t memory_limit = 0;   // 0: what the backend says
-  bool guards = false;        // tests: guard bytes around every block, verified by check_guards()
+  bool plan = false;         // count memory and check calls, compute nothing
+  int64_t memory_limit = 0;  // 0: what the backend says
+  bool guards = false;       // tests: guard bytes around every block, verified by check_guards()
 };
 
 class Device;
@@ -58,8 +59,8 @@ class Device : public std::enable_shared_from_this<Device> {
   void copy_in(void* to, const char* from, int64_t bytes);  // the bytes of now
   void copy(void* to, const void* from, int64_t bytes);
   void fill(void* data, uint8_t byte, int64_t bytes);
-  // When the stream gets here, `done` hears on its thread where guard bytes around a block, in use or given back since the last time, were overwritten;
-  // an empty text: nowhere.
+  // When the stream gets here, `done` hears on its thread where guard bytes around a block, in use or given back since the last
+  // time, were overwritten; an empty text: nowhere.
   void check_guards(std::function<void(std::string problem)> done);
 
  private:

@@ -1,4 +1,5 @@
-// The one exception type of native host code. It is caught in exactly two places: the binding's guard and the stream's task runner.
+// The one exception type of native host code. It is caught in exactly two places: the binding's guard and the stream's task
+// runner.
 #pragma once
 
 #include <exception>

@@ -6,11 +6,11 @@
 //     field.option("eps", eps, positive());
 //   }
 //
-// and everything else is derived from that list: the check of a call and its error messages, the shapes of what it returns, unpacking from JavaScript,
-// TypeScript types, bytes moved, poisoning in tests (check.h, describe.h, binding/kernel.h).
+// and everything else is derived from that list: the check of a call and its error messages, the shapes of what it returns,
+// unpacking from JavaScript, TypeScript types, bytes moved, poisoning in tests (check.h, describe.h, binding/kernel.h).
 //
-// A shape spec is dimensions separated by blanks. A name is bound by the first field that uses it and must agree afterwards; "..." stands for any
-// leading dimensions; a dimension may be computed from bound names with + * / ("P+GH*GW", "3*C").
+// A shape spec is dimensions separated by blanks. A name is bound by the first field that uses it and must agree afterwards;
+// "..." stands for any leading dimensions; a dimension may be computed from bound names with + * / ("P+GH*GW", "3*C").
 #pragma once
 
 #include <cstdint>
@@ -70,7 +70,7 @@ struct Field {
   float* real = nullptr;
   int64_t* integer = nullptr;
   bool* flag = nullptr;
-  uint8_t* choice = nullptr;  // index into choices
+  uint8_t* choice = nullptr;      // index into choices
   const char* choices = nullptr;  // names separated by blanks
   int64_t* integers = nullptr;
   int integer_count = 0;
@@ -78,11 +78,26 @@ struct Field {
   const char* binds = nullptr;  // shape names that the integers bind, separated by blanks
   bool is_required = false;
 
-  Field& optional() { is_optional = true; return *this; }
-  Field& packed() { takes_packed = true; return *this; }
-  Field& may_alias(const char* input) { alias = input; return *this; }
-  Field& bind(const char* names) { binds = names; return *this; }
-  Field& required() { is_required = true; return *this; }
+  Field& optional() {
+    is_optional = true;
+    return *this;
+  }
+  Field& packed() {
+    takes_packed = true;
+    return *this;
+  }
+  Field& may_alias(const char* input) {
+    alias = input;
+    return *this;
+  }
+  Field& bind(const char* names) {
+    binds = names;
+    return *this;
+  }
+  Field& required() {
+    is_required = true;
+    return *this;
+  }
 };
 
 // Collects the field list of an argument struct.
@@ -93,11 +108,17 @@ class FieldList {
   FieldList() { all.reserve(16); }
 
   Field& in(const char* name, Tensor& t, const char* spec, DTypes dtypes) { return tensor(Role::in, name, &t, spec, dtypes); }
-  Field& in_out(const char* name, Tensor& t, const char* spec, DTypes dtypes) { return tensor(Role::in_out, name, &t, spec, dtypes); }
+  Field& in_out(const char* name, Tensor& t, const char* spec, DTypes dtypes) {
+    return tensor(Role::in_out, name, &t, spec, dtypes);
+  }
   Field& out(const char* name, Tensor& t, const char* spec, DTypes dtypes) { return tensor(Role::out, name, &t, spec, dtypes); }
-  Field& saved(const char* name, Tensor& t, const char* spec, DTypes dtypes) { return tensor(Role::saved, name, &t, spec, dtypes); }
+  Field& saved(const char* name, Tensor& t, const char* spec, DTypes dtypes) {
+    return tensor(Role::saved, name, &t, spec, dtypes);
+  }
   Field& in(const char* name, TensorList& l, const char* spec, DTypes dtypes) { return list(Role::in, name, &l, spec, dtypes); }
-  Field& in_out(const char* name, TensorList& l, const char* spec, DTypes dtypes) { return list(Role::in_out, name, &l, spec, dtypes); }
+  Field& in_out(const char* name, TensorList& l, const char* spec, DTypes dtypes) {
+    return list(Role::in_out, name, &l, spec, dtypes);
+  }
 
   Field& option(const char* name, float& value, Range range) {
     Field& field = add(Role::option, name);

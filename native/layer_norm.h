@@ -1,11 +1,12 @@
 // Layer normalisation over the last axis, row by row (Ba et al., arXiv 1607.06450):
 //   mean = Σ x / d      rstd = 1/√(Σ (x − mean)² / d + eps)      xhat = (x − mean) rstd      out = xhat ∘ weight + bias
 // Backward, with g = gradOut ∘ weight and means over the row:
-//   gradX = rstd (g − mean(g) − xhat mean(g ∘ xhat)) + residual       gradWeight += Σ_rows gradOut ∘ xhat       gradBias += Σ_rows gradOut
-// `residual` is a gradient that x already has from elsewhere (the skip connection around the block): adding it here saves a pass over memory.
-// Saved for backward: mean and rstd, two f32 numbers a row; xhat is rebuilt. Statistics are f32 and computed in two passes over the row in registers
-// and cache. Gradients of parameters are added to what is there, the gradient of x is written. The result does not depend on the number of threads:
-// rows are summed in fixed groups and the groups in order.
+//   gradX = rstd (g − mean(g) − xhat mean(g ∘ xhat)) + residual       gradWeight += Σ_rows gradOut ∘ xhat       gradBias +=
+//   Σ_rows gradOut
+// `residual` is a gradient that x already has from elsewhere (the skip connection around the block): adding it here saves a pass
+// over memory. Saved for backward: mean and rstd, two f32 numbers a row; xhat is rebuilt. Statistics are f32 and computed in two
+// passes over the row in registers and cache. Gradients of parameters are added to what is there, the gradient of x is written.
+// The result does not depend on the number of threads: rows are summed in fixed groups and the groups in order.
 #pragma once
 
 #include "fields.h"

@@ -5,10 +5,10 @@
 // Backward, from the gradient of the new h (which is also that of the old h: nothing to compute):
 //   gu = gradH cᵀ      gradZ = residual + gu aᵀ      gradA += zᵀ gu      gradC += uᵀ gradH
 // `residual` is a gradient that z already has from elsewhere. Saved for backward: u, r numbers a row; z is needed too.
-// u c is rounded the same way going forth and back and meets h in a single addition, so a walk back is off by at most one rounding of h per block.
-// Everything is f32 but z and its gradient. One pass over memory each way: z and h are read once, a row at a time, and a second look at a row finds
-// it in L1. Gradients of parameters are added to what is there. The result does not depend on the number of threads: rows are summed in fixed
-// groups and the groups in order.
+// u c is rounded the same way going forth and back and meets h in a single addition, so a walk back is off by at most one
+// rounding of h per block. Everything is f32 but z and its gradient. One pass over memory each way: z and h are read once, a row
+// at a time, and a second look at a row finds it in L1. Gradients of parameters are added to what is there. The result does not
+// depend on the number of threads: rows are summed in fixed groups and the groups in order.
 #pragma once
 
 #include "fields.h"

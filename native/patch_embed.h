@@ -7,8 +7,9 @@
 // Backward unfolds the images again, so nothing is saved:
 //   gradImages: patch(b, p) = weightᵀ gradOut[b, p]       gradWeight += Σ_{b,p} gradOut[b, p] patch(b, p)ᵀ       gradBias +=
 //   Σ_{b,p} gradOut[b, p]
-// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16, sums are f32. The caller gives `out`, and
-// with it that dtype. The weight is packed for the GEMM at each call, a tenth of a percent of the model's work.
+// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16, sums are
+// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call, a tenth of a percent of
+// the model's work.
 //
 // EmbedTokens: out[b] = [cls; patches[b]] + pos. Without class token (prefix_tokens 0), patches[b] + pos.
 //   gradPatches = gradOut without its class row        gradCls += Σ_b gradOut[b, 0]        gradPos += Σ_b gradOut[b]

@@ -8,16 +8,20 @@ namespace {
 template <class Arguments>
 void check_convolution(const char* kernel, const char* argument, const Tensor& x, const Arguments& k) {
   if (k.weight.dim(-1) == 0) refuse_shape(kernel, "weight", to_string(k.weight), "a kernel of at least 1 by 1");
-  const int64_t rows = k.grid[0], columns = k.grid[1], tokens = x.rank < 2 ? 1 : x.dim(-2), expected = k.prefix_tokens + rows * columns;
-  if (rows == 0 || columns == 0) refuse_argument(kernel, "grid", "undefined or 0", "[rows, columns] of the patches that 'weight' convolves");
+  const int64_t rows = k.grid[0], columns = k.grid[1], tokens = x.rank < 2 ? 1 : x.dim(-2),
+                expected = k.prefix_tokens + rows * columns;
+  if (rows == 0 || columns == 0)
+    refuse_argument(kernel, "grid", "undefined or 0", "[rows, columns] of the patches that 'weight' convolves");
   if (tokens != expected) {
     refuse_shape(kernel, argument, std::to_string(tokens) + " tokens",
-                 "prefixTokens + grid = " + std::to_string(k.prefix_tokens) + " + " + std::to_string(rows) + "·" + std::to_string(columns) + " = " +
-                     std::to_string(expected));
+                 "prefixTokens + grid = " + std::to_string(k.prefix_tokens) + " + " + std::to_string(rows) + "·" +
+                     std::to_string(columns) + " = " + std::to_string(expected));
   }
 }
 
-double convolution_flops(const Tensor& h, const Tensor& weight) { return weight ? 2.0 * h.size() * weight.dim(-1) * weight.dim(-1) : 0; }
+double convolution_flops(const Tensor& h, const Tensor& weight) {
+  return weight ? 2.0 * h.size() * weight.dim(-1) * weight.dim(-1) : 0;
+}
 
 }  // namespace
 

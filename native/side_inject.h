@@ -1,14 +1,16 @@
 // DTL's inject (arXiv 2312.07856, eq. 7–9): the side state h goes into the token stream z.
 //   DTL    out = z + θ(h)             θ(x) = x σ(beta x)
 //   DTL+   out = z + g(θ(h))          g: depthwise K×K convolution over the patch grid, given by `weight`
-// g pads with zeros to the same size, p = ⌊(K − 1)/2⌋ before, is a cross-correlation, and lets the P prefix tokens (CLS) pass unchanged; tokens are
-// P + GH·GW rows of d channels. Without `weight`, grid and prefixTokens mean nothing and any shape goes.
-// Backward (the gradient of z is gradOut itself: nothing to compute), with gᵀ the same convolution, kernel flipped and padding's sides swapped:
+// g pads with zeros to the same size, p = ⌊(K − 1)/2⌋ before, is a cross-correlation, and lets the P prefix tokens (CLS) pass
+// unchanged; tokens are P + GH·GW rows of d channels. Without `weight`, grid and prefixTokens mean nothing and any shape goes.
+// Backward (the gradient of z is gradOut itself: nothing to compute), with gᵀ the same convolution, kernel flipped and padding's
+// sides swapped:
 //   gradH = residual + θ'(h) ∘ gᵀ(gradOut)      θ'(x) = σ(beta x) (1 + beta x (1 − σ(beta x)))
 //   gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] θ(h)[y + i − p, x + j − p]
-// `residual` is a gradient that h already has from the blocks above. Nothing is saved: backward takes h, which LowRankUndo walks back to what it was.
-// One pass each way: θ(h) lives only in rings of K grid rows per thread, which stay in cache. gradWeight is added to what is there, gradH is written.
-// The result does not depend on the number of threads: images are summed in fixed groups and the groups in order.
+// `residual` is a gradient that h already has from the blocks above. Nothing is saved: backward takes h, which LowRankUndo walks
+// back to what it was. One pass each way: θ(h) lives only in rings of K grid rows per thread, which stay in cache. gradWeight is
+// added to what is there, gradH is written. The result does not depend on the number of threads: images are summed in fixed
+// groups and the groups in order.
 #pragma once
 
 #include "fields.h"

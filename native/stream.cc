@@ -47,7 +47,9 @@ void Stream::push(Task task) {
   changed_.notify_one();
 }
 
-void Stream::enqueue(const char* kernel, std::function<Status()> run) { push({Task::kernel, kernel, ++calls_, std::move(run), nullptr, nullptr}); }
+void Stream::enqueue(const char* kernel, std::function<Status()> run) {
+  push({Task::kernel, kernel, ++calls_, std::move(run), nullptr, nullptr});
+}
 
 void Stream::enqueue_always(std::function<void()> run) { push({Task::always, "", calls_, nullptr, std::move(run), nullptr}); }
 
@@ -79,8 +81,9 @@ void Stream::execute(Task& task) {
       });
       if (!error) return;
       const std::string kernel = camel_case(task.name);
-      pending_ = std::make_unique<Error>(error->code, kernel, "", "", "",
-                                         kernel + " (call " + std::to_string(task.call) + ") failed: " + error->message + "; later calls were skipped");
+      pending_ = std::make_unique<Error>(
+          error->code, kernel, "", "", "",
+          kernel + " (call " + std::to_string(task.call) + ") failed: " + error->message + "; later calls were skipped");
       return;
     }
     case Task::always: {

@@ -1,5 +1,6 @@
-// A device's stream: calls run one after another, in the order in which they were queued, on one native thread. The first error wins and is kept until
-// somebody waits (read, synchronize); calls queued in between are skipped; afterwards the stream works again.
+// A device's stream: calls run one after another, in the order in which they were queued, on one native thread. The first error
+// wins and is kept until somebody waits (read, synchronize); calls queued in between are skipped; afterwards the stream works
+// again.
 #pragma once
 
 #include <condition_variable>
@@ -19,12 +20,14 @@ class Stream {
   ~Stream();  // finishes the call that runs, drops the rest; whoever waits hears that the device was closed
   Stream(const Stream&) = delete;
 
-  // A call of a kernel: skipped while an error is pending; a failed status becomes the pending error, named by kernel and call number.
+  // A call of a kernel: skipped while an error is pending; a failed status becomes the pending error, named by kernel and call
+  // number.
   void enqueue(const char* kernel, std::function<Status()> run);
   // Housekeeping that must happen whether or not an earlier call failed.
   void enqueue_always(std::function<void()> run);
-  // Somebody waits: `work` (may be null) runs unless an error is pending; `done` gets that error, which is then forgotten, or what `work` threw, or null.
-  // `done` is called exactly once, on the stream's thread or, when the stream ends before, on the thread that ends it.
+  // Somebody waits: `work` (may be null) runs unless an error is pending; `done` gets that error, which is then forgotten, or
+  // what `work` threw, or null. `done` is called exactly once, on the stream's thread or, when the stream ends before, on the
+  // thread that ends it.
   void enqueue_wait(std::function<void()> work, std::function<void(const Error*)> done);
 
   uint64_t calls() const { return calls_; }

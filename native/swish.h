@@ -2,8 +2,8 @@
 //   out = x σ(beta x)
 // Backward:
 //   gradX = gradOut ∘ σ(beta x) (1 + beta x (1 − σ(beta x)))
-// beta = 100 is θ of DTL (arXiv 2312.07856, eq. 9); beta = 1 is SiLU. Nothing is saved but x. Where beta x overflows, the result is x or 0 and the
-// slope 1 or 0.
+// beta = 100 is θ of DTL (arXiv 2312.07856, eq. 9); beta = 1 is SiLU. Nothing is saved but x. Where beta x overflows, the result
+// is x or 0 and the slope 1 or 0.
 #pragma once
 
 #include "fields.h"

@@ -4,19 +4,26 @@ namespace sidetune {
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::bf16: return "bf16";
-    case DType::i32: return "i32";
-    case DType::u8: return "u8";
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::i32:
+      return "i32";
+    case DType::u8:
+      return "u8";
   }
   return "?";
 }
 
 const char* name_of(Layout layout) {
   switch (layout) {
-    case Layout::plain: return "plain";
-    case Layout::packed: return "packed";
-    case Layout::packed_transposed: return "packed_transposed";
+    case Layout::plain:
+      return "plain";
+    case Layout::packed:
+      return "packed";
+    case Layout::packed_transposed:
+      return "packed_transposed";
   }
   return "?";
 }

@@ -10,19 +10,23 @@ namespace sidetune {
 
 enum class DType : uint8_t { f32, bf16, i32, u8 };
 
-// plain: row-major, contiguous. packed / packed_transposed: a weight [O, I] in the order in which the backend's GEMM reads it as the right-hand
-// side of x Wᵀ (packed) or of gradOut W (packed_transposed); opaque to everything but the linear family.
+// plain: row-major, contiguous. packed / packed_transposed: a weight [O, I] in the order in which the backend's GEMM reads it as
+// the right-hand side of x Wᵀ (packed) or of gradOut W (packed_transposed); opaque to everything but the linear family.
 enum class Layout : uint8_t { plain, packed, packed_transposed };
 
 constexpr int kMaxRank = 6;
-constexpr int64_t kMaxSize = int64_t{1} << 48;  // numbers in a tensor: products of a few such sizes and widths stay far from overflow
+constexpr int64_t kMaxSize =
+    int64_t{1} << 48;  // numbers in a tensor: products of a few such sizes and widths stay far from overflow
 
 constexpr int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return 4;
-    case DType::bf16: return 2;
-    case DType::u8: return 1;
+    case DType::i32:
+      return 4;
+    case DType::bf16:
+      return 2;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
@@ -52,7 +56,9 @@ struct Tensor {
   int64_t rows() const { return rank == 0 || dim(-1) == 0 ? 0 : size() / dim(-1); }
 
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 };
 
 using TensorList = std::vector<Tensor>;

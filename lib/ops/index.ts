@@ -1,10 +1,12 @@
 export { type AdamwOptions, type AdamwTensors, adamwUpdate_ } from './adamw';
 export { type AttentionOptions, attention } from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
+export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
 export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';
+export { type LowRankOptions, lowRankAccumulate_ } from './low_rank';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
 export {
@@ -16,3 +18,5 @@ export {
   randomUniform_,
   type UniformOptions,
 } from './random';
+export { type SideInjectOptions, sideInject } from './side_inject';
+export { type SwishOptions, swish } from './swish';

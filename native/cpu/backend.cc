@@ -40,7 +40,8 @@ double group_cores() {
 int available_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  const int cores =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   return std::max(1, std::min(cores, static_cast<int>(std::floor(std::max(1.0, group_cores())))));
 }
 
@@ -53,7 +54,8 @@ int default_threads() {
   return available_cores();
 }
 
-// SIDETUNE_SIMD=AVX2 or scalar holds the kernels below what the machine has: to reproduce another machine's numbers, and for tests.
+// SIDETUNE_SIMD=AVX2 or scalar holds the kernels below what the machine has: to reproduce another machine's numbers, and for
+// tests.
 Status choose_simd() {
   const char* wanted = std::getenv("SIDETUNE_SIMD");
   hwy::SetSupportedTargetsForTest(0);
@@ -79,8 +81,9 @@ Status choose_simd() {
 Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
   const int cores = available_cores();
   if (options.threads < 0 || options.threads > 4 * cores) {
-    return failure(Code::argument, "'threads' is " + std::to_string(options.threads) + ", expected a number from 1 to " + std::to_string(4 * cores) +
-                                       " (4 for each of the " + std::to_string(cores) + " cores that this process may use)");
+    return failure(Code::argument, "'threads' is " + std::to_string(options.threads) + ", expected a number from 1 to " +
+                                       std::to_string(4 * cores) + " (4 for each of the " + std::to_string(cores) +
+                                       " cores that this process may use)");
   }
   try {
     const Status simd = choose_simd();
@@ -143,8 +146,11 @@ std::string processor_name() {
 void describe(BackendDevice& cpu, char* text, int64_t capacity) noexcept {
   const int64_t target = hwy::SupportedTargets() & HWY_TARGETS;
   const char* best = hwy::TargetName(target & -target);
-  snprintf(text, capacity, "{\"backend\":\"cpu\",\"processor\":\"%s\",\"threads\":%d,\"cores\":%d,\"simd\":\"%s\",\"gemm\":\"%s\",\"bf16Gemm\":%s}",
-           processor_name().c_str(), cpu.threads, available_cores(), best, gemm_description().c_str(), gemm_has_bf16() ? "true" : "false");
+  snprintf(
+      text, capacity,
+      "{\"backend\":\"cpu\",\"processor\":\"%s\",\"threads\":%d,\"cores\":%d,\"simd\":\"%s\",\"gemm\":\"%s\",\"bf16Gemm\":%s}",
+      processor_name().c_str(), cpu.threads, available_cores(), best, gemm_description().c_str(),
+      gemm_has_bf16() ? "true" : "false");
 }
 
 }  // namespace
@@ -175,8 +181,9 @@ namespace sidetune {
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion, "cpu",      cpu::open, cpu::close,       cpu::take_memory, cpu::give_memory, cpu::memory_limit, cpu::copy,
-                   cpu::copy,       cpu::copy, cpu::fill, cpu::synchronize, cpu::packed_size, cpu::describe,    {}};
+    BackendTable t{kBackendVersion,   "cpu",         cpu::open, cpu::close, cpu::take_memory, cpu::give_memory,
+                   cpu::memory_limit, cpu::copy,     cpu::copy, cpu::copy,  cpu::fill,        cpu::synchronize,
+                   cpu::packed_size,  cpu::describe, {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cpu::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

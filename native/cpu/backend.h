@@ -28,7 +28,9 @@ namespace cpu {
 using Cpu = BackendDevice;
 
 template <class Arguments>
-int64_t workspace(Cpu&, const Arguments&) { return 0; }
+int64_t workspace(Cpu&, const Arguments&) {
+  return 0;
+}
 
 template <class Arguments>
 Entry<Arguments> entry();
@@ -38,23 +40,23 @@ Status status_of_current_exception() noexcept;
 }  // namespace cpu
 }  // namespace sidetune
 
-#define SIDETUNE_CPU_KERNEL(Arguments)                                                                             \
-  template <>                                                                                                      \
-  ::sidetune::Entry<::sidetune::Arguments> entry<::sidetune::Arguments>() {                                        \
-    return {[](Cpu& cpu, const ::sidetune::Arguments& k, Workspace scratch) noexcept -> Status {                   \
-              try {                                                                                                \
-                run(cpu, k, scratch);                                                                              \
-                return {};                                                                                         \
-              } catch (...) {                                                                                      \
-                return status_of_current_exception();                                                              \
-              }                                                                                                    \
-            },                                                                                                     \
-            [](Cpu& cpu, const ::sidetune::Arguments& k, int64_t* bytes) noexcept -> Status {                      \
-              try {                                                                                                \
-                *bytes = workspace(cpu, k);                                                                        \
-                return {};                                                                                         \
-              } catch (...) {                                                                                      \
-                return status_of_current_exception();                                                              \
-              }                                                                                                    \
-            }};                                                                                                    \
+#define SIDETUNE_CPU_KERNEL(Arguments)                                                           \
+  template <>                                                                                    \
+  ::sidetune::Entry<::sidetune::Arguments> entry<::sidetune::Arguments>() {                      \
+    return {[](Cpu& cpu, const ::sidetune::Arguments& k, Workspace scratch) noexcept -> Status { \
+              try {                                                                              \
+                run(cpu, k, scratch);                                                            \
+                return {};                                                                       \
+              } catch (...) {                                                                    \
+                return status_of_current_exception();                                            \
+              }                                                                                  \
+            },                                                                                   \
+            [](Cpu& cpu, const ::sidetune::Arguments& k, int64_t* bytes) noexcept -> Status {    \
+              try {                                                                              \
+                *bytes = workspace(cpu, k);                                                      \
+                return {};                                                                       \
+              } catch (...) {                                                                    \
+                return status_of_current_exception();                                            \
+              }                                                                                  \
+            }};                                                                                  \
   }

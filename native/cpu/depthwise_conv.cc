@@ -28,8 +28,8 @@ void forward(const Cpu& cpu, const DepthwiseConvForward& k, const PatchGrid& gri
 template <class T>
 void backward(const Cpu& cpu, const DepthwiseConvBackward& k, const PatchGrid& grid, Workspace scratch) {
   if (!k.grad_x && !k.grad_weight) return;
-  convolve_backward(cpu, grid, k.weight.as<float>(), scratch, Numbers<T>{k.x.as<T>()}, Numbers<T>{k.grad_out.as<T>()}, static_cast<bool>(k.grad_x),
-                    Result<T>{k.grad_x.as<T>()}, k.grad_weight.as<float>());
+  convolve_backward(cpu, grid, k.weight.as<float>(), scratch, Numbers<T>{k.x.as<T>()}, Numbers<T>{k.grad_out.as<T>()},
+                    static_cast<bool>(k.grad_x), Result<T>{k.grad_x.as<T>()}, k.grad_weight.as<float>());
 }
 
 void depthwise_conv_forward(const Cpu& cpu, const DepthwiseConvForward& k, const PatchGrid& grid, Workspace scratch) {

@@ -17,8 +17,8 @@ namespace {
 
 // One row: three reads of x, the first from memory and the others from L1, and one write.
 template <class T>
-void normalise_row(const T* HWY_RESTRICT x, const float* weight, const float* bias, float eps, int64_t d, T* HWY_RESTRICT out, float* mean_out,
-                   float* rstd_out) {
+void normalise_row(const T* HWY_RESTRICT x, const float* weight, const float* bias, float eps, int64_t d, T* HWY_RESTRICT out,
+                   float* mean_out, float* rstd_out) {
   const F f;
   V total = hn::Zero(f);
   for_each_vector(d, [&](size_t, auto at, auto) HWY_ATTR { total = hn::Add(total, at(x)); });
@@ -41,7 +41,8 @@ void normalise_row(const T* HWY_RESTRICT x, const float* weight, const float* bi
 
 // One row of gradX = rstd (g − mean(g) − xhat mean(g ∘ xhat)) + residual.
 template <class T>
-void input_gradient_row(const T* grad_out, const T* x, const float* weight, float mean, float rstd, const T* residual, int64_t d, T* grad_x) {
+void input_gradient_row(const T* grad_out, const T* x, const float* weight, float mean, float rstd, const T* residual, int64_t d,
+                        T* grad_x) {
   const F f;
   const V centre = hn::Set(f, mean), scale = hn::Set(f, rstd);
   V sum_g = hn::Zero(f), sum_gx = hn::Zero(f);
@@ -60,8 +61,8 @@ void input_gradient_row(const T* grad_out, const T* x, const float* weight, floa
 
 // Σ over rows [begin, end) of gradOut ∘ xhat and of gradOut, into a group's partial sums (null where unwanted).
 template <class T>
-void parameter_gradient_rows(const T* grad_out, const T* x, const float* mean, const float* rstd, int64_t begin, int64_t end, int64_t d,
-                             float* weight_sum, float* bias_sum) {
+void parameter_gradient_rows(const T* grad_out, const T* x, const float* mean, const float* rstd, int64_t begin, int64_t end,
+                             int64_t d, float* weight_sum, float* bias_sum) {
   const F f;
   for (int64_t row = begin; row < end; row++) {
     const V centre = hn::Set(f, mean[row]), scale = hn::Set(f, rstd[row]);
@@ -100,8 +101,9 @@ void backward(const Cpu& cpu, const LayerNormBackward& k, Workspace scratch) {
     float* weight_sums = k.grad_weight ? scratch.take<float>(groups * d) : nullptr;
     float* bias_sums = k.grad_bias ? scratch.take<float>(groups * d) : nullptr;
     parallel_items(cpu, groups, [&](int64_t group) {
-      parameter_gradient_rows(k.grad_out.as<T>(), k.x.as<T>(), mean, rstd, group * per_group, std::min(rows, (group + 1) * per_group), d,
-                              weight_sums ? weight_sums + group * d : nullptr, bias_sums ? bias_sums + group * d : nullptr);
+      parameter_gradient_rows(k.grad_out.as<T>(), k.x.as<T>(), mean, rstd, group * per_group,
+                              std::min(rows, (group + 1) * per_group), d, weight_sums ? weight_sums + group * d : nullptr,
+                              bias_sums ? bias_sums + group * d : nullptr);
     });
     for (int64_t group = 0; group < groups; group++) {
       if (weight_sums) add_row(weight_sums + group * d, d, k.grad_weight.as<float>());

@@ -71,7 +71,6 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
   }
 }
 
-
 void round_row(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
 void round_row(const float* from, int64_t count, bf16_t* to) {
   for_each_vector(count, [&](size_t, auto at, auto put) HWY_ATTR { put(at(from), to); });

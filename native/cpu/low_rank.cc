@@ -15,9 +15,10 @@ HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
 namespace {
 
-// Rows are worked off four at a time: they stay in L1 between the steps, and each load of a, c or a partial sum serves four rows. Row by row the
-// order of operations is the same for a tile of four and of one, so results do not depend on where a tile begins. Factors are [r, d]: vectors run
-// along the row. Any rank takes this one path; with the rank as a template argument it was no faster.
+// Rows are worked off four at a time: they stay in L1 between the steps, and each load of a, c or a partial sum serves four rows.
+// Row by row the order of operations is the same for a tile of four and of one, so results do not depend on where a tile begins.
+// Factors are [r, d]: vectors run along the row. Any rank takes this one path; with the rank as a template argument it was no
+// faster.
 constexpr int kTile = 4;
 
 // Calls body(rows of the tile as a constant, first row) over [begin, end).
@@ -30,7 +31,8 @@ HWY_INLINE void for_each_tile(int64_t begin, int64_t end, const Body& body) {
 
 // products[row, j] = Σ_i rows[row, i] factors[j, i] for kRanks of the r ranks.
 template <int kRows, int kRanks, class T>
-HWY_INLINE void products_of_ranks(const T* HWY_RESTRICT rows, const float* HWY_RESTRICT factors, int64_t r, int64_t d, float* products) {
+HWY_INLINE void products_of_ranks(const T* HWY_RESTRICT rows, const float* HWY_RESTRICT factors, int64_t r, int64_t d,
+                                  float* products) {
   V sums[kRows][kRanks];
   for (auto& row : sums) {
     for (V& s : row) s = hn::Zero(F());
@@ -57,7 +59,8 @@ HWY_INLINE void row_products(const T* rows, const float* factors, int64_t r, int
 
 // Calls finish(row, Σ_j coefficients[row, j] factors[j], at, put) at every place of the rows.
 template <int kRows, class Finish>
-HWY_INLINE void combine_factors(const float* HWY_RESTRICT coefficients, const float* HWY_RESTRICT factors, int64_t r, int64_t d, const Finish& finish) {
+HWY_INLINE void combine_factors(const float* HWY_RESTRICT coefficients, const float* HWY_RESTRICT factors, int64_t r, int64_t d,
+                                const Finish& finish) {
   for_each_vector(d, [&](size_t, auto at, auto put) HWY_ATTR {
     V totals[kRows];
     for (V& t : totals) t = hn::Zero(F());
@@ -71,7 +74,8 @@ HWY_INLINE void combine_factors(const float* HWY_RESTRICT coefficients, const fl
 
 // sums[j] += Σ_row coefficients[row, j] rows[row].
 template <int kRows, class T>
-HWY_INLINE void add_outer_products(const float* HWY_RESTRICT coefficients, const T* HWY_RESTRICT rows, int64_t r, int64_t d, float* HWY_RESTRICT sums) {
+HWY_INLINE void add_outer_products(const float* HWY_RESTRICT coefficients, const T* HWY_RESTRICT rows, int64_t r, int64_t d,
+                                   float* HWY_RESTRICT sums) {
   for_each_vector(d, [&](size_t, auto at, auto put) HWY_ATTR {
     V x[kRows];
     for (int i = 0; i < kRows; i++) x[i] = at(rows + i * d);
@@ -94,7 +98,6 @@ void add_transposed(const float* transposed, int64_t d, int64_t r, float* a) {
     for (int64_t j = 0; j < r; j++) a[i * r + j] += transposed[j * d + i];
   }
 }
-
 
 // Adds the groups' partial sums up in order, in the first group's place.
 const float* sum_of_groups(float* sums, int64_t groups, int64_t count) {
@@ -119,9 +122,9 @@ void undo_rows(const LowRankUndo& k, int64_t begin, int64_t end) {
   const int64_t d = k.h.dim(-1), r = k.c.dim(0);
   for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
     float* h = k.h.as<float>() + row * d;
-    combine_factors<decltype(tile)::value>(k.u.as<float>() + row * r, k.c.as<float>(), r, d, [&](int i, V change, auto at, auto put) HWY_ATTR {
-      put(hn::Sub(at(h + i * d), change), h + i * d);
-    });
+    combine_factors<decltype(tile)::value>(k.u.as<float>() + row * r, k.c.as<float>(), r, d,
+                                           [&](int i, V change, auto at, auto put)
+                                               HWY_ATTR { put(hn::Sub(at(h + i * d), change), h + i * d); });
   });
 }
 
@@ -198,9 +201,13 @@ HWY_EXPORT(low_rank_accumulate_forward);
 HWY_EXPORT(low_rank_undo);
 HWY_EXPORT(low_rank_accumulate_backward);
 
-void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(low_rank_accumulate_forward)(cpu, k, scratch); }
+void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_accumulate_forward)(cpu, k, scratch);
+}
 void run(Cpu& cpu, const LowRankUndo& k, Workspace) { HWY_DYNAMIC_DISPATCH(low_rank_undo)(cpu, k); }
-void run(Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(low_rank_accumulate_backward)(cpu, k, scratch); }
+void run(Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_accumulate_backward)(cpu, k, scratch);
+}
 
 int64_t workspace(Cpu&, const LowRankAccumulateForward& k) {
   const int64_t r = k.c.dim(0);

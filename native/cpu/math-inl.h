@@ -76,15 +76,20 @@ HWY_INLINE float to_float(bf16_t x) {
   return f;
 }
 
-// Calls body(i, load, store) over a row of n numbers: full vectors first, then one tail. `at(p)` loads at the current place and `put(v, p)` stores there.
+// Calls body(i, load, store) over a row of n numbers: full vectors first, then one tail. `at(p)` loads at the current place and
+// `put(v, p)` stores there.
 template <class Body>
 HWY_INLINE void for_each_vector(size_t n, const Body& body) {
   const size_t step = lanes();
   size_t i = 0;
-  for (; i + step <= n; i += step) body(i, [i](const auto* p) HWY_ATTR { return load(p + i); }, [i](V v, auto* p) HWY_ATTR { store(v, p + i); });
+  for (; i + step <= n; i += step)
+    body(
+        i, [i](const auto* p) HWY_ATTR { return load(p + i); }, [i](V v, auto* p) HWY_ATTR { store(v, p + i); });
   if (i < n) {
     const size_t left = n - i;
-    body(i, [i, left](const auto* p) HWY_ATTR { return load_tail(p + i, left); }, [i, left](V v, auto* p) HWY_ATTR { store_tail(v, p + i, left); });
+    body(
+        i, [i, left](const auto* p) HWY_ATTR { return load_tail(p + i, left); },
+        [i, left](V v, auto* p) HWY_ATTR { store_tail(v, p + i, left); });
   }
 }
 
@@ -103,7 +108,8 @@ HWY_INLINE float max(V v) { return hn::GetLane(hn::MaxOfLanes(F(), v)); }
 HWY_INLINE V at_least(V x, float low) { return hn::IfThenElse(hn::Lt(x, hn::Set(F(), low)), hn::Set(F(), low), x); }
 HWY_INLINE V at_most(V x, float high) { return hn::IfThenElse(hn::Gt(x, hn::Set(F(), high)), hn::Set(F(), high), x); }
 
-// eˣ for any x: 0 below −104, infinity above 88.8, relative error below 2e-7. 2ⁿ · e^r with |r| ≤ ln2/2, e^r by a polynomial of degree 6.
+// eˣ for any x: 0 below −104, infinity above 88.8, relative error below 2e-7. 2ⁿ · e^r with |r| ≤ ln2/2, e^r by a polynomial of
+// degree 6.
 HWY_INLINE V exp(V x) {
   const F f;
   const hn::RebindToSigned<F> i32;
@@ -124,15 +130,16 @@ HWY_INLINE V exp(V x) {
   return hn::Mul(hn::Mul(p, power(half)), power(hn::Sub(e, half)));
 }
 
-// 2ˣ for x up to 127, relative error below 2e-7; 0 from −127 down; NaN stays NaN. About half the work of exp: for softmax, whose scores come scaled by
-// log₂e and are not above zero.
+// 2ˣ for x up to 127, relative error below 2e-7; 0 from −127 down; NaN stays NaN. About half the work of exp: for softmax, whose
+// scores come scaled by log₂e and are not above zero.
 HWY_INLINE V exp2(V x) {
   const F f;
   const hn::RebindToUnsigned<F> u32;
   const V low = hn::Set(f, -127.0f);
   // Max keeps a NaN in its second place, but not on the scalar target.
   x = HWY_TARGET == HWY_SCALAR ? hn::IfThenElse(hn::Lt(x, low), low, x) : hn::Max(low, x);
-  // At 1.5 · 2²³ a float's last bit is worth 1: the sum is rounded to n + 127 in its low bits, which shifted into the exponent are 2ⁿ.
+  // At 1.5 · 2²³ a float's last bit is worth 1: the sum is rounded to n + 127 in its low bits, which shifted into the exponent
+  // are 2ⁿ.
   const V magic = hn::Set(f, 12582912.0f + 127.0f);
   const V n = hn::Add(x, magic);
   const V r = hn::Sub(x, hn::Sub(n, magic));
@@ -153,7 +160,8 @@ HWY_INLINE V sigmoid(V x) {
   return hn::Div(hn::IfThenElse(hn::Ge(x, hn::Zero(f)), one, e), hn::Add(one, e));
 }
 
-// eˣ for −87 ≤ x ≤ 88, where it is a normal number: half the work of exp. Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+// eˣ for −87 ≤ x ≤ 88, where it is a normal number: half the work of exp. Adding 1.5·2²³ rounds to an integer and leaves it in
+// the low bits.
 HWY_INLINE V exp_of_moderate(V x) {
   const F f;
   const hn::RebindToUnsigned<F> u;
@@ -171,9 +179,9 @@ HWY_INLINE V exp_of_moderate(V x) {
   return hn::BitCast(f, hn::Add(hn::BitCast(u, p), hn::ShiftLeft<23>(hn::BitCast(u, shifted))));
 }
 
-// Upper tail of the normal distribution, 1 − Φ(t) = e^{−t²/2} · upper_tail_ratio(t), for t ≥ 0: the ratio falls smoothly from 1/2, as
-// 1/t, and a rational function gives it to 6e-9 up to 15 (fitted in the relative maximum norm; all terms are positive, so nothing
-// cancels). Past 13.1, where e^{−t²/2} is hardly a normal number any more, the tail counts as 0.
+// Upper tail of the normal distribution, 1 − Φ(t) = e^{−t²/2} · upper_tail_ratio(t), for t ≥ 0: the ratio falls smoothly from
+// 1/2, as 1/t, and a rational function gives it to 6e-9 up to 15 (fitted in the relative maximum norm; all terms are positive, so
+// nothing cancels). Past 13.1, where e^{−t²/2} is hardly a normal number any more, the tail counts as 0.
 HWY_INLINE V upper_tail_ratio(V t) {
   const F f;
   V p = hn::Set(f, 4.1532000e-3f);
@@ -197,7 +205,8 @@ HWY_INLINE V exp_minus_half_square(V t) {
 }
 HWY_INLINE V zero_past_tail(V t, V v) { return hn::IfThenZeroElse(hn::Gt(t, hn::Set(F(), 13.1f)), v); }
 
-// Φ(x), the normal distribution function, to 2e-7; on the left the relative error stays below 1e-6 (5e-6 without fused multiply-add).
+// Φ(x), the normal distribution function, to 2e-7; on the left the relative error stays below 1e-6 (5e-6 without fused
+// multiply-add).
 HWY_INLINE V normal_cdf(V x) {
   const F f;
   const V t = hn::Abs(x), tail = zero_past_tail(t, hn::Mul(exp_minus_half_square(t), upper_tail_ratio(t)));

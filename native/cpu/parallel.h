@@ -1,4 +1,5 @@
-// Work over the device's cores, by OpenMP, in the team that oneDNN uses too: one pool of threads per device, owned by its stream thread.
+// Work over the device's cores, by OpenMP, in the team that oneDNN uses too: one pool of threads per device, owned by its stream
+// thread.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +9,8 @@
 
 namespace sidetune::cpu {
 
-// Calls body(begin, end) for contiguous shares of [0, count), one share a thread. Results may not depend on the shares: bodies work item by item.
+// Calls body(begin, end) for contiguous shares of [0, count), one share a thread. Results may not depend on the shares: bodies
+// work item by item.
 template <class Body>
 void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& body) {
   const int64_t shares = std::min<int64_t>(cpu.threads, (count + grain - 1) / std::max<int64_t>(grain, 1));
@@ -16,7 +18,7 @@ void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& b
     if (count > 0) body(int64_t{0}, count);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(shares)) schedule(static)
+#pragma omp parallel for num_threads(static_cast <int>(shares)) schedule(static)
   for (int64_t share = 0; share < shares; share++) body(count * share / shares, count * (share + 1) / shares);
 }
 
@@ -27,12 +29,13 @@ void parallel_items(const Cpu& cpu, int64_t count, const Body& body) {
     for (int64_t item = 0; item < count; item++) body(item);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(std::min<int64_t>(cpu.threads, count))) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(std::min <int64_t>(cpu.threads, count))) schedule(dynamic, 1)
   for (int64_t item = 0; item < count; item++) body(item);
 }
 
-// Sums over rows that do not depend on the number of threads: rows fall into groups of a fixed size, each group has a partial result of its own, and
-// the partials are added in order. Returns the number of groups for `rows` rows; at most kMaxGroups, so that partials stay small.
+// Sums over rows that do not depend on the number of threads: rows fall into groups of a fixed size, each group has a partial
+// result of its own, and the partials are added in order. Returns the number of groups for `rows` rows; at most kMaxGroups, so
+// that partials stay small.
 constexpr int64_t kMaxGroups = 64;
 inline int64_t group_rows(int64_t rows) { return std::max<int64_t>(16, (rows + kMaxGroups - 1) / kMaxGroups); }
 inline int64_t group_count(int64_t rows) { return rows == 0 ? 0 : (rows + group_rows(rows) - 1) / group_rows(rows); }

@@ -1,14 +1,17 @@
-// Depthwise convolution over a grid of patches whose channels are innermost. The numbers that go in are computed by a `source` and the results taken by
-// a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside foreach_target files only, after math-inl.h.
+// Depthwise convolution over a grid of patches whose channels are innermost. The numbers that go in are computed by a `source`
+// and the results taken by a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside
+// foreach_target files only, after math-inl.h.
 //
-//   struct Source { V operator()(int64_t place, size_t left) const;              void prefetch(int64_t place, int64_t count) const; };
-//   struct Sink   { void operator()(int64_t place, size_t left, V result) const; void prefetch(int64_t place, int64_t count) const; };
+//   struct Source { V operator()(int64_t place, size_t left) const;              void prefetch(int64_t place, int64_t count)
+//   const; }; struct Sink   { void operator()(int64_t place, size_t left, V result) const; void prefetch(int64_t place, int64_t
+//   count) const; };
 //
 // `place` counts numbers from the tensor's start, `left` says how many of a vector's numbers exist if that is less than all.
 //
-// Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache, [vector][row][column][lane], with
-// zeros left and right: the inner loops run along columns with unit stride and know no edges. Each number is read and written in memory once, in
-// pieces of a block's width, which hardware does not foresee: what the next row needs is prefetched by hand (2.2 times as fast at K = 3).
+// Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache,
+// [vector][row][column][lane], with zeros left and right: the inner loops run along columns with unit stride and know no edges.
+// Each number is read and written in memory once, in pieces of a block's width, which hardware does not foresee: what the next
+// row needs is prefetched by hand (2.2 times as fast at K = 3).
 #if defined(SIDETUNE_CPU_PATCH_GRID_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SIDETUNE_CPU_PATCH_GRID_INL_H
 #undef SIDETUNE_CPU_PATCH_GRID_INL_H
@@ -29,9 +32,13 @@ HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
 
 template <class T>
-HWY_INLINE V load_upto(const T* p, size_t left) { return left >= lanes() ? load(p) : load_tail(p, left); }
+HWY_INLINE V load_upto(const T* p, size_t left) {
+  return left >= lanes() ? load(p) : load_tail(p, left);
+}
 template <class T>
-HWY_INLINE void store_upto(V v, T* p, size_t left) { left >= lanes() ? store(v, p) : store_tail(v, p, left); }
+HWY_INLINE void store_upto(V v, T* p, size_t left) {
+  left >= lanes() ? store(v, p) : store_tail(v, p, left);
+}
 
 template <class T>
 HWY_INLINE void prefetch(const T* p, int64_t count) {
@@ -88,12 +95,15 @@ struct Ring {
 struct RowTaps {
   int64_t begin, end, slot;
   RowTaps(const PatchGrid& g, int64_t before, int64_t y)
-      : begin(std::max<int64_t>(0, before - y)), end(std::min(g.side, g.rows + before - y)), slot((y + begin - before) % g.side) {}
+      : begin(std::max<int64_t>(0, before - y)),
+        end(std::min(g.side, g.rows + before - y)),
+        slot((y + begin - before) % g.side) {}
 };
 
 // Row y of the convolution of a ring. kSide is the kernel's side, or 0 for one that is known at run time only.
 template <int kSide, class Sink>
-HWY_INLINE void convolve_row(const PatchGrid& g, const ChannelBlock& block, const Ring& ring, const float* weight, int64_t y, const Sink& sink) {
+HWY_INLINE void convolve_row(const PatchGrid& g, const ChannelBlock& block, const Ring& ring, const float* weight, int64_t y,
+                             const Sink& sink) {
   const int64_t side = kSide ? kSide : g.side, step = lanes();
   const RowTaps taps(g, ring.margin, y);
   const int64_t first_token = block.image * g.tokens() + g.prefix + y * g.columns;
@@ -119,8 +129,8 @@ HWY_INLINE void convolve_row(const PatchGrid& g, const ChannelBlock& block, cons
 
 // Adds row y's part to the gradient of the kernel: Σ_x gradient[y, x] value[y + i − before, x + j − before].
 template <int kSide>
-HWY_INLINE void add_weight_gradient_row(const PatchGrid& g, const ChannelBlock& block, const Ring& gradients, const Ring& values, int64_t y,
-                                        float* sums) {
+HWY_INLINE void add_weight_gradient_row(const PatchGrid& g, const ChannelBlock& block, const Ring& gradients, const Ring& values,
+                                        int64_t y, float* sums) {
   const int64_t side = kSide ? kSide : g.side, step = lanes();
   const RowTaps taps(g, values.margin, y);
   for (int64_t v = 0; v < block.vectors(); v++) {
@@ -160,17 +170,21 @@ void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& bo
     for (int64_t item = 0; item < items; item++) body(item, 0);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(dynamic, 1)
   for (int64_t item = 0; item < items; item++) body(item, omp_get_thread_num());
 }
 
 template <class Body>
 void with_side(int64_t side, const Body& body) {
   switch (side) {
-    case 3: return body(std::integral_constant<int, 3>());
-    case 4: return body(std::integral_constant<int, 4>());
-    case 5: return body(std::integral_constant<int, 5>());
-    default: return body(std::integral_constant<int, 0>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    case 4:
+      return body(std::integral_constant<int, 4>());
+    case 5:
+      return body(std::integral_constant<int, 5>());
+    default:
+      return body(std::integral_constant<int, 0>());
   }
 }
 
@@ -189,7 +203,8 @@ void pass_prefix(const PatchGrid& g, const ChannelBlock& block, const Source& so
 
 // sink(convolution of source).
 template <class Source, class Sink>
-void convolve(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace scratch, const Source& source, const Sink& sink) {
+void convolve(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace scratch, const Source& source,
+              const Sink& sink) {
   float* packed = scratch.take<float>(g.weight_size());
   float* rings = scratch.take<float>(g.slots() * g.ring_size());
   pack_weight(g, weight, false, packed);
@@ -207,10 +222,11 @@ void convolve(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace
   });
 }
 
-// sink(transposed convolution of gradient) if wants_input; grad_weight += gradient ⋆ value if that is not null, else `value` is not read.
+// sink(transposed convolution of gradient) if wants_input; grad_weight += gradient ⋆ value if that is not null, else `value` is
+// not read.
 template <class Value, class Gradient, class Sink>
-void convolve_backward(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace scratch, const Value& value, const Gradient& gradient,
-                       bool wants_input, const Sink& sink, float* grad_weight) {
+void convolve_backward(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace scratch, const Value& value,
+                       const Gradient& gradient, bool wants_input, const Sink& sink, float* grad_weight) {
   const int64_t groups = grad_weight ? g.groups() : g.images;
   float* packed = wants_input ? scratch.take<float>(g.weight_size()) : nullptr;
   float* gradient_rings = scratch.take<float>(g.slots() * g.ring_size());
@@ -246,7 +262,8 @@ void convolve_backward(const Cpu& cpu, const PatchGrid& g, const float* weight, 
   const int64_t step = lanes(), taps = g.taps();
   for (int64_t group = 0; group < groups; group++) {
     for (int64_t c = 0; c < g.channels; c++) {
-      for (int64_t t = 0; t < taps; t++) grad_weight[c * taps + t] += sums[group * g.weight_size() + (c / step * taps + t) * step + c % step];
+      for (int64_t t = 0; t < taps; t++)
+        grad_weight[c * taps + t] += sums[group * g.weight_size() + (c / step * taps + t) * step + c % step];
     }
   }
 }

@@ -12,14 +12,15 @@ namespace sidetune::cpu {
 struct PatchGrid {
   int64_t images, prefix, rows, columns, channels, side;
 
-  // Channels of one piece of work: at 128, three rows of 14 patches take 24 KB, which is half of an L1 cache; and 512 bytes at a stretch keep the
-  // prefetchers going.
+  // Channels of one piece of work: at 128, three rows of 14 patches take 24 KB, which is half of an L1 cache; and 512 bytes at a
+  // stretch keep the prefetchers going.
   static constexpr int64_t kBlock = 128;
   // A multiple of every target's lanes. Scratch is padded to it, so that tails occur in loads and stores of tensors only.
   static constexpr int64_t kPadding = 64;
   // Columns that the convolution computes at a time.
   static constexpr int64_t kColumns = 4;
-  // Threads that can work at the same time, each with rings of its own. A constant, so that scratch does not depend on the machine.
+  // Threads that can work at the same time, each with rings of its own. A constant, so that scratch does not depend on the
+  // machine.
   static constexpr int64_t kMaxSlots = 32;
   // Groups of images, each of which sums the gradient of the kernel on its own.
   static constexpr int64_t kMaxGroups = 8;
@@ -36,10 +37,13 @@ struct PatchGrid {
   int64_t ring_columns() const { return (columns + kColumns - 1) / kColumns * kColumns + side - 1; }
   int64_t ring_size() const { return side * ring_columns() * std::min(kBlock, padded_channels()); }
 
-  int64_t forward_workspace() const { return Workspace::aligned<float>(weight_size()) + Workspace::aligned<float>(slots() * ring_size()); }
+  int64_t forward_workspace() const {
+    return Workspace::aligned<float>(weight_size()) + Workspace::aligned<float>(slots() * ring_size());
+  }
   int64_t backward_workspace(bool wants_input, bool wants_weight) const {
     return (wants_input ? Workspace::aligned<float>(weight_size()) : 0) + Workspace::aligned<float>(slots() * ring_size()) +
-           (wants_weight ? Workspace::aligned<float>(slots() * ring_size()) + Workspace::aligned<float>(groups() * weight_size()) : 0);
+           (wants_weight ? Workspace::aligned<float>(slots() * ring_size()) + Workspace::aligned<float>(groups() * weight_size())
+                         : 0);
   }
 };
 

@@ -54,7 +54,9 @@ template <class T>
 struct AddToTokens {
   const T* z;
   T* out;
-  HWY_INLINE void operator()(int64_t place, size_t left, V result) const { store_upto(hn::Add(load_upto(z + place, left), result), out + place, left); }
+  HWY_INLINE void operator()(int64_t place, size_t left, V result) const {
+    store_upto(hn::Add(load_upto(z + place, left), result), out + place, left);
+  }
   HWY_INLINE void prefetch(int64_t place, int64_t count) const {
     HWY_NAMESPACE::prefetch(z + place, count);
     HWY_NAMESPACE::prefetch(out + place, count);
@@ -67,7 +69,8 @@ struct ThetaGradient {
   float* grad_h;
   HWY_INLINE void operator()(int64_t place, size_t left, V gradient) const {
     const V slope = swish_slope(load_upto(h + place, left), hn::Set(F(), beta));
-    store_upto(residual ? hn::MulAdd(slope, gradient, load_upto(residual + place, left)) : hn::Mul(slope, gradient), grad_h + place, left);
+    store_upto(residual ? hn::MulAdd(slope, gradient, load_upto(residual + place, left)) : hn::Mul(slope, gradient),
+               grad_h + place, left);
   }
   HWY_INLINE void prefetch(int64_t place, int64_t count) const {
     HWY_NAMESPACE::prefetch(h + place, count);
@@ -85,8 +88,9 @@ template <class T>
 void inject_convolved_backward(const Cpu& cpu, const SideInjectBackward& k, const PatchGrid& grid, Workspace scratch) {
   if (!k.grad_h && !k.grad_weight) return;
   const float* h = k.h.as<float>();
-  convolve_backward(cpu, grid, k.weight.as<float>(), scratch, Theta{h, k.beta}, Numbers<T>{k.grad_out.as<T>()}, static_cast<bool>(k.grad_h),
-                    ThetaGradient{h, k.residual.as<float>(), k.beta, k.grad_h.as<float>()}, k.grad_weight.as<float>());
+  convolve_backward(cpu, grid, k.weight.as<float>(), scratch, Theta{h, k.beta}, Numbers<T>{k.grad_out.as<T>()},
+                    static_cast<bool>(k.grad_h), ThetaGradient{h, k.residual.as<float>(), k.beta, k.grad_h.as<float>()},
+                    k.grad_weight.as<float>());
 }
 
 template <class T>

@@ -32,12 +32,17 @@ void backward(const Cpu& cpu, const SwishBackward& k) {
   parallel_ranges(cpu, k.x.size(), kGrain, [&](int64_t begin, int64_t end) HWY_ATTR {
     const T *grad_out = k.grad_out.as<T>() + begin, *x = k.x.as<T>() + begin;
     T* grad_x = k.grad_x.as<T>() + begin;
-    for_each_vector(end - begin, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(at(grad_out), swish_slope(at(x), beta)), grad_x); });
+    for_each_vector(end - begin,
+                    [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(at(grad_out), swish_slope(at(x), beta)), grad_x); });
   });
 }
 
-void swish_forward(const Cpu& cpu, const SwishForward& k) { k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k) : forward<float>(cpu, k); }
-void swish_backward(const Cpu& cpu, const SwishBackward& k) { k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k); }
+void swish_forward(const Cpu& cpu, const SwishForward& k) {
+  k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k) : forward<float>(cpu, k);
+}
+void swish_backward(const Cpu& cpu, const SwishBackward& k) {
+  k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k);
+}
 
 }  // namespace
 }  // namespace sidetune::cpu::HWY_NAMESPACE

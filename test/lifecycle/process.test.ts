@@ -56,6 +56,7 @@ describe('garbage collector', () => {
       planned: 0,
       three: 48,
       end: 0,
+      dropped: 'collected',
     });
   });
 

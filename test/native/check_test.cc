@@ -81,8 +81,9 @@ TEST(check_sentences_of_the_style_guide) {
     Call call;
     call.fields.in("q", q, "B N H E", f32);
     call.fields.in("k", k, "B N H E", f32);
-    CHECK_EQUAL(call.refusal("AttentionForward"),
-                "attentionForward: 'k' has shape [2, 196, 12, 64], expected [B, N, H, E] = [2, 197, 12, 64] (B, N, H, E from 'q')");
+    CHECK_EQUAL(
+        call.refusal("AttentionForward"),
+        "attentionForward: 'k' has shape [2, 196, 12, 64], expected [B, N, H, E] = [2, 197, 12, 64] (B, N, H, E from 'q')");
     CHECK(call.error.code == Code::shape);
     CHECK_EQUAL(call.error.kernel, "attentionForward");
     CHECK_EQUAL(call.error.argument, "k");
@@ -93,7 +94,8 @@ TEST(check_sentences_of_the_style_guide) {
     Call call;
     call.fields.in("x", x, "... d", f32 | bf16);
     call.fields.in("weight", weight, "d", f32);
-    CHECK_EQUAL(call.refusal("LayerNormForward"), "layerNormForward: 'weight' has shape [768, 1], expected [d] = [768] (d from 'x')");
+    CHECK_EQUAL(call.refusal("LayerNormForward"),
+                "layerNormForward: 'weight' has shape [768, 1], expected [d] = [768] (d from 'x')");
   }
   {
     Tensor x = tensor({8}), out = x;
@@ -137,7 +139,8 @@ TEST(check_leading_dimensions) {
   call.fields.in("mean", mean, "...", f32);
   CHECK(call.passes());
   call.fields.in("other", other, "... e", f32);
-  CHECK_EQUAL(call.refusal(), "someKernel: 'other' has shape [3, 2, 9], expected [..., e] = [2, 3, 9] (e from 'same', ... from 'x')");
+  CHECK_EQUAL(call.refusal(),
+              "someKernel: 'other' has shape [3, 2, 9], expected [..., e] = [2, 3, 9] (e from 'same', ... from 'x')");
   Tensor none = tensor({});
   Call short_call;
   short_call.fields.in("x", none, "... d", f32);
@@ -251,7 +254,8 @@ TEST(check_options_bind_shapes) {
   call.fields.option("grid", grid, at_least(1)).bind("GH GW");
   call.fields.in("z", z, "B P+GH*GW d", f32);
   CHECK_EQUAL(call.refusal("SideInjectForward"),
-              "sideInjectForward: 'z' has shape [2, 197, 8], expected [B, P+GH*GW, d] = [2, 183, d] (P from 'prefixTokens', GH, GW from 'grid', B from 'z')");
+              "sideInjectForward: 'z' has shape [2, 197, 8], expected [B, P+GH*GW, d] = [2, 183, d] (P from 'prefixTokens', GH, "
+              "GW from 'grid', B from 'z')");
   grid[1] = 14;
   CHECK(call.passes());
 }
@@ -268,7 +272,7 @@ TEST(check_overlaps) {
     if (may_alias) field.may_alias(may_alias);
     return call.passes() ? "" : call.error.message;
   };
-  CHECK_EQUAL(written(out, "x"), "");                             // exactly that tensor
+  CHECK_EQUAL(written(out, "x"), "");                                // exactly that tensor
   CHECK_EQUAL(written(out, "y"), "someKernel: 'out' overlaps 'x'");  // another one is allowed
   CHECK_EQUAL(written(out, nullptr), "someKernel: 'out' overlaps 'x'");
   CHECK_EQUAL(written(part, "x"), "someKernel: 'out' overlaps 'x'");  // in part
@@ -303,8 +307,10 @@ TEST(check_lists) {
   };
   CHECK_EQUAL(refusal(moments), "");
   CHECK_EQUAL(refusal({moments[0]}), "someKernel: 'moments' has 1 tensor, expected 2 like 'parameters'");
-  CHECK_EQUAL(refusal({moments[0], tensor({8})}), "someKernel: 'moments' has a tensor of shape [8] at 1, expected [7] like 'parameters'");
-  CHECK_EQUAL(refusal({tensor({3, 2}), moments[1]}), "someKernel: 'moments' has a tensor of shape [3, 2] at 0, expected [2, 3] like 'parameters'");
+  CHECK_EQUAL(refusal({moments[0], tensor({8})}),
+              "someKernel: 'moments' has a tensor of shape [8] at 1, expected [7] like 'parameters'");
+  CHECK_EQUAL(refusal({tensor({3, 2}), moments[1]}),
+              "someKernel: 'moments' has a tensor of shape [3, 2] at 0, expected [2, 3] like 'parameters'");
   CHECK_EQUAL(refusal({moments[0], tensor({7}, DType::bf16)}), "someKernel: 'moments' is bf16, expected f32");
   CHECK_EQUAL(refusal({}), "someKernel: 'moments' is an empty list, expected at least one tensor");
   CHECK_EQUAL(refusal({}, true), "");

@@ -1,5 +1,5 @@
-// math-inl.h on every SIMD target of this machine: loads and stores of every count at several misalignments, bf16 rounding, and the functions over all
-// exponents against double precision.
+// math-inl.h on every SIMD target of this machine: loads and stores of every count at several misalignments, bf16 rounding, and
+// the functions over all exponents against double precision.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "test/native/math_test.cc"
 #include "hwy/foreach_target.h"
@@ -54,7 +54,8 @@ inline const std::vector<float>& all_exponents() {
     std::vector<float> list;
     std::mt19937 random(7);
     for (uint32_t upper = 0; upper < 65536; upper++) {
-      for (uint32_t lower : {0u, 1u, 2u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFEu, 0xFFFFu}) list.push_back(float_of(upper << 16 | lower));
+      for (uint32_t lower : {0u, 1u, 2u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFEu, 0xFFFFu})
+        list.push_back(float_of(upper << 16 | lower));
       for (int i = 0; i < 16; i++) list.push_back(float_of(upper << 16 | (random() & 0xFFFF)));
     }
     return list;
@@ -66,14 +67,16 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLeast = 0x1p-149;  // the smallest f32: what rounding a denormal may cost
 constexpr double kNormal = 0x1p-126;
 
-// Compares got with want, which must be NaN together; `allowed` is the absolute error. Beyond the largest f32 infinity is right too.
+// Compares got with want, which must be NaN together; `allowed` is the absolute error. Beyond the largest f32 infinity is right
+// too.
 struct Comparison {
   const char* name;
   int64_t failed = 0;
   double worst = 0;  // error over allowed error
 
   void add(float x, float got, double want, double allowed, const char* file, int line) {
-    const bool may_overflow = std::isinf(got) && std::abs(want) + allowed > std::numeric_limits<float>::max() && std::signbit(got) == std::signbit(want);
+    const bool may_overflow = std::isinf(got) && std::abs(want) + allowed > std::numeric_limits<float>::max() &&
+                              std::signbit(got) == std::signbit(want);
     const double error = std::abs(got - want);
     const bool right = std::isnan(want) ? std::isnan(got) : got == want || may_overflow || error <= allowed;
     if (right) {
@@ -111,7 +114,8 @@ struct Walled {
   std::vector<uint8_t> memory;
   size_t count, before;
   T* data;
-  Walled(size_t count, size_t misalign) : memory((count + misalign + 2 * kWall) * sizeof(T), 0xA5), count(count), before(misalign + kWall) {
+  Walled(size_t count, size_t misalign)
+      : memory((count + misalign + 2 * kWall) * sizeof(T), 0xA5), count(count), before(misalign + kWall) {
     data = reinterpret_cast<T*>(memory.data()) + before;
   }
   bool intact() const {
@@ -136,8 +140,10 @@ void copy_rows() {
   for_each_count_and_misalignment([&](size_t count, size_t misalign_from, size_t misalign_to) HWY_ATTR {
     Exact<From> from(count, misalign_from);
     for (size_t i = 0; i < count; i++) {
-      if constexpr (sizeof(From) == 1) from.data[i] = static_cast<From>(random());
-      else set_number(static_cast<float>(random()) / 7e8f - 3, from.data + i);
+      if constexpr (sizeof(From) == 1)
+        from.data[i] = static_cast<From>(random());
+      else
+        set_number(static_cast<float>(random()) / 7e8f - 3, from.data + i);
     }
     Exact<To> exact(count, misalign_to);
     Walled<To> walled(count, misalign_to);
@@ -208,7 +214,8 @@ void test_reductions() {
   }
 }
 
-// All 2³² floats fall into 65,536 upper halves and, below them, three cases that the rule tells apart; every upper half meets all three and their edges.
+// All 2³² floats fall into 65,536 upper halves and, below them, three cases that the rule tells apart; every upper half meets all
+// three and their edges.
 void test_bf16() {
   const std::vector<float>& values = all_exponents();
   const size_t n = lanes();
@@ -229,7 +236,8 @@ void test_bf16() {
 
 // Runs `function` over `inputs` and compares with want(x), a double, within allowed(x, want).
 template <class Function, class Want, class Allowed>
-void compare(const char* name, const std::vector<float>& inputs, const Function& function, const Want& want, const Allowed& allowed) {
+void compare(const char* name, const std::vector<float>& inputs, const Function& function, const Want& want,
+             const Allowed& allowed) {
   Comparison comparison{name};
   const size_t n = lanes();
   std::vector<float> padded = inputs, got(n);
@@ -242,7 +250,8 @@ void compare(const char* name, const std::vector<float>& inputs, const Function&
       comparison.add(x, got[lane], expected, allowed(static_cast<double>(x), expected), __FILE__, __LINE__);
     }
   }
-  if (getenv("SIDETUNE_TEST_VERBOSE")) printf("%s: %s: largest error is %.3f of what is allowed\n", context.c_str(), name, comparison.worst);
+  if (getenv("SIDETUNE_TEST_VERBOSE"))
+    printf("%s: %s: largest error is %.3f of what is allowed\n", context.c_str(), name, comparison.worst);
 }
 
 // Those of all_exponents() that lie in [low, high].
@@ -285,7 +294,8 @@ void test_exp2() {
   compare("exp2", between(-kInfinity, 127), function, want, allowed);
   compare("exp2", dense(-130, 127), function, want, allowed);
   compare("exp2", {std::nanf(""), -std::nanf("")}, function, want, allowed);
-  compare("exp2", between(-kInfinity, -127), function, [](double) { return 0.0; }, relative_bound(0, 0));
+  compare(
+      "exp2", between(-kInfinity, -127), function, [](double) { return 0.0; }, relative_bound(0, 0));
 }
 
 void test_sigmoid() {
@@ -305,14 +315,21 @@ void test_normal() {
   for (const auto& inputs : {all_exponents(), dense(-15, 7)}) compare("normal_cdf", inputs, cdf, normal_cdf_of, cdf_bound);
 
   const auto gelu_want = [](double x) { return std::isinf(x) ? std::max(x, 0.0) : x * normal_cdf_of(x); };
-  const auto gelu_bound = [](double x, double want) { return (x < 0 ? 5e-6 : 3e-7) * std::abs(want) + (1 + std::abs(x)) * kLeast; };
-  for (const auto& inputs : {all_exponents(), dense(-15, 7)}) compare("gelu", inputs, [](V x) HWY_ATTR { return gelu(x); }, gelu_want, gelu_bound);
+  const auto gelu_bound = [](double x, double want) {
+    return (x < 0 ? 5e-6 : 3e-7) * std::abs(want) + (1 + std::abs(x)) * kLeast;
+  };
+  for (const auto& inputs : {all_exponents(), dense(-15, 7)})
+    compare(
+        "gelu", inputs, [](V x) HWY_ATTR { return gelu(x); }, gelu_want, gelu_bound);
 
-  const auto slope_want = [](double x) { return std::isinf(x) ? (x > 0 ? 1.0 : 0.0) : normal_cdf_of(x) + x * normal_density_of(x); };
+  const auto slope_want = [](double x) {
+    return std::isinf(x) ? (x > 0 ? 1.0 : 0.0) : normal_cdf_of(x) + x * normal_density_of(x);
+  };
   // It crosses zero near -0.75: an absolute bound there.
   const auto slope_bound = [](double, double want) { return 5e-6 * std::abs(want) + 2e-7; };
   for (const auto& inputs : {all_exponents(), dense(-15, 7)})
-    compare("gelu_derivative", inputs, [](V x) HWY_ATTR { return gelu_derivative(x); }, slope_want, slope_bound);
+    compare(
+        "gelu_derivative", inputs, [](V x) HWY_ATTR { return gelu_derivative(x); }, slope_want, slope_bound);
 }
 
 void test_swish() {
@@ -325,15 +342,22 @@ void test_swish() {
       return s * (1 + t * (1 - s));
     };
     // βx is rounded to f32 first: an error of |t| 2⁻²⁴ in the exponent. Below t = -87 the result is 0, and e⁸⁷ is 6e37.
-    const auto allowed = [=](double x, double want) { return (5e-7 + std::abs(b * x) * 0x1p-23) * std::abs(want) + 87 / b * 2e-38; };
-    const auto slope_allowed = [=](double x, double want) { return (5e-7 + std::min(std::abs(b * x), 90.0) * 0x1p-22) * std::abs(want) + 3e-7; };
+    const auto allowed = [=](double x, double want) {
+      return (5e-7 + std::abs(b * x) * 0x1p-23) * std::abs(want) + 87 / b * 2e-38;
+    };
+    const auto slope_allowed = [=](double x, double want) {
+      return (5e-7 + std::min(std::abs(b * x), 90.0) * 0x1p-22) * std::abs(want) + 3e-7;
+    };
     const std::vector<float> finite = between(-std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
     const V v_beta = hn::Set(F(), beta);
     for (const auto& inputs : {finite, dense(-100 / beta, 20 / beta)}) {
-      compare("swish", inputs, [&](V x) HWY_ATTR { return swish(x, v_beta); }, want, allowed);
-      compare("swish_slope", inputs, [&](V x) HWY_ATTR { return swish_slope(x, v_beta); }, slope, slope_allowed);
+      compare(
+          "swish", inputs, [&](V x) HWY_ATTR { return swish(x, v_beta); }, want, allowed);
+      compare(
+          "swish_slope", inputs, [&](V x) HWY_ATTR { return swish_slope(x, v_beta); }, slope, slope_allowed);
     }
-    compare("swish", {std::nanf("")}, [&](V x) HWY_ATTR { return swish(x, v_beta); }, want, allowed);
+    compare(
+        "swish", {std::nanf("")}, [&](V x) HWY_ATTR { return swish(x, v_beta); }, want, allowed);
   }
 }
 
@@ -380,15 +404,33 @@ void for_each_target(const Body& body) {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
-TEST(math_loads_and_stores) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_memory)(); }); }
-TEST(math_reductions) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_reductions)(); }); }
-TEST(math_bf16_rounding) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_bf16)(); }); }
-TEST(math_exp) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_exp)(); }); }
-TEST(math_exp2) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_exp2)(); }); }
-TEST(math_sigmoid) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_sigmoid)(); }); }
-TEST(math_normal_distribution) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_normal)(); }); }
-TEST(math_swish) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_swish)(); }); }
-TEST(math_limits) { for_each_target([] { HWY_DYNAMIC_DISPATCH(test_limits)(); }); }
+TEST(math_loads_and_stores) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_memory)(); });
+}
+TEST(math_reductions) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_reductions)(); });
+}
+TEST(math_bf16_rounding) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_bf16)(); });
+}
+TEST(math_exp) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_exp)(); });
+}
+TEST(math_exp2) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_exp2)(); });
+}
+TEST(math_sigmoid) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_sigmoid)(); });
+}
+TEST(math_normal_distribution) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_normal)(); });
+}
+TEST(math_swish) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_swish)(); });
+}
+TEST(math_limits) {
+  for_each_target([] { HWY_DYNAMIC_DISPATCH(test_limits)(); });
+}
 
 }  // namespace
 }  // namespace sidetune::cpu

@@ -26,8 +26,10 @@ TEST(stream_runs_in_order) {
   Stream stream;
   std::vector<int> order;
   for (int i = 0; i < 1000; i++) {
-    if (i % 3 == 0) stream.enqueue_always([&order, i] { order.push_back(i); });
-    else stream.enqueue("Count", [&order, i] { return order.push_back(i), Status(); });
+    if (i % 3 == 0)
+      stream.enqueue_always([&order, i] { order.push_back(i); });
+    else
+      stream.enqueue("Count", [&order, i] { return order.push_back(i), Status(); });
   }
   CHECK_EQUAL(wait(stream), "");
   CHECK_EQUAL(order.size(), 1000u);
@@ -75,7 +77,8 @@ TEST(stream_hands_each_error_to_one_waiter) {
   stream.enqueue_always([future = go.get_future().share()] { future.wait(); });
   stream.enqueue("Kernel", [] { return failure("once"); });
   std::vector<std::string> heard;
-  for (int i = 0; i < 3; i++) stream.enqueue_wait(nullptr, [&](const Error* error) { heard.push_back(error ? error->message : ""); });
+  for (int i = 0; i < 3; i++)
+    stream.enqueue_wait(nullptr, [&](const Error* error) { heard.push_back(error ? error->message : ""); });
   go.set_value();
   wait(stream);
   CHECK_EQUAL(heard.size(), 3u);

@@ -1,4 +1,5 @@
-// The whole test framework. A file says TEST(name) { CHECK(condition); CHECK_EQUAL(actual, expected); }, and main() runs every test.
+// The whole test framework. A file says TEST(name) { CHECK(condition); CHECK_EQUAL(actual, expected); }, and main() runs every
+// test.
 #pragma once
 
 #include <sstream>
@@ -36,9 +37,9 @@ void check_equal(const A& actual, const B& expected, const char* expression, con
 
 }  // namespace sidetune::testing
 
-#define TEST(name)                                                                             \
-  static void name();                                                                          \
-  [[maybe_unused]] static const bool name##_added = sidetune::testing::add_test(#name, name);  \
+#define TEST(name)                                                                            \
+  static void name();                                                                         \
+  [[maybe_unused]] static const bool name##_added = sidetune::testing::add_test(#name, name); \
   static void name()
 #define CHECK(condition) ((condition) ? void() : sidetune::testing::fail(__FILE__, __LINE__, #condition))
 #define CHECK_EQUAL(actual, expected) sidetune::testing::check_equal(actual, expected, #actual, __FILE__, __LINE__)

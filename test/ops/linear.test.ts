@@ -149,17 +149,13 @@ const bad: BadCall[] = [
   {
     name: 'gradient of the weight without x',
     call: (tensor) =>
-      kernels.linearBackward(
-        { gradOut: tensor([2, 4]), gradWeight: tensor([4, 8]) },
-        { wanted: { gradX: false } },
-      ),
+      kernels.linearBackward({ gradOut: tensor([2, 4]), gradWeight: tensor([4, 8]) }, { wanted: { gradX: false } }),
     code: 'SIDETUNE_ARGUMENT',
     argument: 'x',
   },
   {
     name: 'backward through a GELU without the sum before it',
-    call: (tensor) =>
-      kernels.linearBackward({ gradOut: tensor([2, 4]), weight: tensor([4, 8]), activation: 'gelu' }),
+    call: (tensor) => kernels.linearBackward({ gradOut: tensor([2, 4]), weight: tensor([4, 8]), activation: 'gelu' }),
     code: 'SIDETUNE_ARGUMENT',
     argument: 'preActivation',
   },
@@ -197,7 +193,10 @@ kernelTest('linear', {
     linearCase('f32 weight', [9, 24], 40, {
       inputs: { x: [9, 24], weight: { shape: [40, 24], scale: 0.2, dtype: 'f32' }, bias: [40] },
     }),
-    linearCase('zeros', [3, 8], 4, { inputs: { x: { shape: [3, 8], scale: 0 }, weight: [4, 8], bias: [4] }, degenerate: true }),
+    linearCase('zeros', [3, 8], 4, {
+      inputs: { x: { shape: [3, 8], scale: 0 }, weight: [4, 8], bias: [4] },
+      degenerate: true,
+    }),
     // Far out the GELU is x or 0.
     linearCase('large numbers', [7, 24], 9, {
       ...gelu,
@@ -213,9 +212,18 @@ kernelTest('linear', {
 });
 
 kernelTest('linear with residual', {
-  cases: [[1, 1, 1], [7, 24, 40], [130, 17, 193]].map(([rows, I, O]) => ({
+  cases: [
+    [1, 1, 1],
+    [7, 24, 40],
+    [130, 17, 193],
+  ].map(([rows, I, O]) => ({
     name: `${rows} x ${I} -> ${O}`,
-    inputs: { x: [rows!, I!], weight: { shape: [O!, I!], scale: 1 / Math.sqrt(I!) }, bias: [O!], residual: [rows!, O!] },
+    inputs: {
+      x: [rows!, I!],
+      weight: { shape: [O!, I!], scale: 1 / Math.sqrt(I!) },
+      bias: [O!],
+      residual: [rows!, O!],
+    },
     keeps: () => 0,
   })),
   run: ({ x, weight, bias, residual }) => linear(x!, weight!, bias!, { residual }),
@@ -237,11 +245,21 @@ kernelTest('linear without bias', {
 });
 
 describe('packed weights', () => {
-  const shapes: [rows: number, I: number, O: number][] = [[1, 1, 1], [7, 24, 40], [5, 33, 17], [197, 70, 200]];
+  const shapes: [rows: number, I: number, O: number][] = [
+    [1, 1, 1],
+    [7, 24, 40],
+    [5, 33, 17],
+    [197, 70, 200],
+  ];
 
   function normal(device: Device, shape: number[], dtype: DType, seed: number): Tensor {
     const random = new Random(seed);
-    return Tensor.from(device, Float32Array.from({ length: size(shape) }, () => random.normal()), shape, { dtype });
+    return Tensor.from(
+      device,
+      Float32Array.from({ length: size(shape) }, () => random.normal()),
+      shape,
+      { dtype },
+    );
   }
 
   // The result, and the gradient of x for the result as gradOut.

@@ -86,12 +86,7 @@ kernelTest('patch_embed', {
 });
 
 kernelTest('embed_tokens', {
-  cases: [
-    [1, 1, 1],
-    [3, 4, 7],
-    ...[15, 16, 17, 31, 33].map((D) => [2, 3, D]),
-    [2, 196, 24],
-  ].map(([B, n, D]) => ({
+  cases: [[1, 1, 1], [3, 4, 7], ...[15, 16, 17, 31, 33].map((D) => [2, 3, D]), [2, 196, 24]].map(([B, n, D]) => ({
     name: `${B} x ${n} x ${D}`,
     inputs: { patches: [B!, n!, D!], cls: [1, 1, D!], pos: [1, n! + 1, D!] },
     keeps: () => 0,

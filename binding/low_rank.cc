@@ -1,0 +1,7 @@
+#include "native/low_rank.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(LowRankAccumulateForward, low_rank)
+SIDETUNE_BIND(LowRankAccumulateBackward, low_rank)
+SIDETUNE_BIND(LowRankUndo, low_rank)

@@ -1,0 +1,6 @@
+#include "native/swish.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(SwishForward, swish)
+SIDETUNE_BIND(SwishBackward, swish)

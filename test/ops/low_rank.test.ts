@@ -1,0 +1,167 @@
+import { describe, expect, it } from 'vitest';
+import { Tape } from '../../lib/autograd/tape';
+import { Device } from '../../lib/device';
+import { DisposedError } from '../../lib/errors';
+import { kernels } from '../../lib/kernels';
+import { lowRankAccumulate_, sideInject } from '../../lib/ops';
+import { Tensor } from '../../lib/tensor';
+import { type Case, kernelTest } from '../kernel_test';
+import { Random } from '../random';
+import { lowRankAccumulate as reference } from '../reference/low_rank';
+
+// r f32 numbers a row beside z.
+function lowRankCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
+  const d = shape.at(-1)!;
+  const rows = shape.reduce((product, length) => product * length, 1) / d;
+  return {
+    name,
+    inputs: { h: shape, z: shape, a: { shape: [d, r], scale: 1 / Math.sqrt(d) }, c: [r, d] },
+    options: { initialize: false },
+    keeps: () => rows * r * 4,
+    ...extra,
+  };
+}
+
+kernelTest('low_rank', {
+  goldens: ['low_rank_accumulate_2x17x24_r2', 'low_rank_accumulate_1x5x768_r4'].map((file) => ({
+    file,
+    inputs: { h: 'h', z: 'z', a: 'a', c: 'c' },
+    output: 'h_next',
+  })),
+  cases: [
+    lowRankCase('one row', [1, 24], 2),
+    ...[1, 2, 3, 4, 5, 8, 9].map((r) => lowRankCase(`rank ${r}`, [2, 3, 20], r)),
+    ...[1, 15, 16, 17, 31, 33].map((d) => lowRankCase(`width ${d}`, [3, d], 2)),
+    lowRankCase('197 tokens', [1, 197, 12], 2),
+    lowRankCase('ViT-B rows', [1, 3, 768], 2),
+    lowRankCase('zeros', [3, 24], 2, {
+      inputs: { h: [3, 24], z: { shape: [3, 24], values: () => 0 }, a: [24, 2], c: [2, 24] },
+      degenerate: true,
+    }),
+    lowRankCase('large numbers', [3, 24], 2, {
+      inputs: { h: { shape: [3, 24], scale: 1e4 }, z: { shape: [3, 24], scale: 1e4 }, a: [24, 2], c: [2, 24] },
+    }),
+  ],
+  run: ({ h, z, a, c }, options) => lowRankAccumulate_(h!, z!, a!, c!, options),
+  reference: ({ h, z, a, c }, { initialize }) => reference(h!, z!, a!, c!, initialize),
+  computeInputs: ['z'],
+  differentiable: ['h', 'z', 'a', 'c'],
+  inPlace: ['h'],
+  outputDtype: 'f32',
+  // Sums of d numbers in lanes; gradients of a and c are sums over rows. z and its gradient alone are bf16.
+  tolerance: { f32: { out: 16, grad: 60 }, bf16: { out: 1, grad: 3 } },
+  bad: [
+    {
+      name: 'h in bf16',
+      call: (tensor) => lowRankAccumulate_(tensor([2, 8], 'bf16'), tensor([2, 8]), tensor([8, 2]), tensor([2, 8])),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'h',
+      message: /'h' is bf16, expected f32/,
+    },
+    {
+      name: 'z of another shape',
+      call: (tensor) => lowRankAccumulate_(tensor([2, 8]), tensor([3, 8]), tensor([8, 2]), tensor([2, 8])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'z',
+    },
+    {
+      name: 'a and c of different ranks',
+      call: (tensor) => lowRankAccumulate_(tensor([2, 8]), tensor([2, 8]), tensor([8, 2]), tensor([3, 8])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'c',
+      message: /expected \[r, d\] = \[2, 8\]/,
+    },
+    {
+      name: 'h and z in one buffer',
+      call: (tensor) => {
+        const h = tensor([2, 8]);
+        return lowRankAccumulate_(h, h, tensor([8, 2]), tensor([2, 8]));
+      },
+      code: 'SIDETUNE_SHAPE',
+      message: /overlaps/,
+    },
+  ],
+});
+
+async function numbers(tensor: Tensor): Promise<number[]> {
+  return Array.from((await tensor.read()) as Float32Array);
+}
+
+function draw(device: Device, shape: number[], seed: number): Tensor {
+  const random = new Random(seed);
+  return Tensor.from(
+    device,
+    Float32Array.from({ length: shape.reduce((p, n) => p * n, 1) }, () => random.normal()),
+    shape,
+  );
+}
+
+describe('in place', () => {
+  const [rows, d, r, layers] = [7, 24, 2, 12];
+
+  it('initialize does not read what h held', async () => {
+    const device = await Device.open('cpu');
+    const [z, a, c] = [draw(device, [rows, d], 1), draw(device, [d, r], 2), draw(device, [r, d], 3)];
+    const poisoned = Tensor.from(device, new Float32Array(rows * d).fill(Number.NaN), [rows, d]);
+    const zeros = Tensor.zeros(device, [rows, d]);
+    lowRankAccumulate_(poisoned, z, a, c, { initialize: true });
+    lowRankAccumulate_(zeros, z, a, c);
+    expect(await numbers(poisoned)).toEqual(await numbers(zeros));
+    await device.close();
+  });
+
+  it('walked back over twelve layers, h drifts by roundings only', async () => {
+    const device = await Device.open('cpu');
+    const h = draw(device, [rows, d], 9);
+    const before = await numbers(h);
+    const steps = Array.from({ length: layers }, (_, i) => {
+      const [z, a, c] = [
+        draw(device, [rows, d], 3 * i),
+        draw(device, [d, r], 3 * i + 1),
+        draw(device, [r, d], 3 * i + 2),
+      ];
+      const { u } = kernels.lowRankAccumulateForward({ h, z, a, c }, { save: true });
+      return { u: u!, c };
+    });
+    const largest = Math.max(...(await numbers(h)).map(Math.abs));
+    for (const { u, c } of steps.reverse()) kernels.lowRankUndo({ h, u, c });
+    const after = await numbers(h);
+    // One rounding of h, at its largest, for each way of each layer.
+    for (const [i, value] of after.entries())
+      expect(Math.abs(value - before[i]!)).toBeLessThanOrEqual(2 * layers * largest * 2 ** -24);
+    await device.close();
+  });
+
+  it('backward of an earlier reader sees h as it was; a foreign change is refused', async () => {
+    const device = await Device.open('cpu');
+    const make = () => ({
+      h: draw(device, [rows, d], 1),
+      z: draw(device, [rows, d], 2),
+      a: draw(device, [d, r], 3),
+      c: draw(device, [r, d], 4),
+    });
+    const gradient = async (between: (h: Tensor, z: Tensor, a: Tensor, c: Tensor) => void): Promise<number[]> => {
+      const { h, z, a, c } = make();
+      const tape = new Tape();
+      tape.watch(h);
+      const out = tape.run(() => {
+        const injected = sideInject(z, h, { beta: 3 });
+        between(h, z, a, c);
+        return injected;
+      });
+      const cotangent = draw(device, [rows, d], 5);
+      tape.seed(out, cotangent);
+      tape.backward();
+      return numbers(tape.takeGradient(h));
+    };
+    const plain = await gradient(() => undefined);
+    const walked = await gradient((h, z, a, c) => void lowRankAccumulate_(h, z, a, c));
+    for (const [i, value] of walked.entries()) expect(value).toBeCloseTo(plain[i]!, 4);
+    await expect(gradient((h) => h.write(new Float32Array(rows * d)))).rejects.toThrow(DisposedError);
+    await expect(gradient((h) => h.write(new Float32Array(rows * d)))).rejects.toMatchObject({
+      code: 'SIDETUNE_MODIFIED',
+      argument: 'h',
+    });
+    await device.close();
+  });
+});

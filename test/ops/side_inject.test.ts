@@ -1,0 +1,157 @@
+import { expect, it } from 'vitest';
+import { Device } from '../../lib/device';
+import { kernels } from '../../lib/kernels';
+import { sideInject } from '../../lib/ops';
+import { Tensor } from '../../lib/tensor';
+import { type Case, type Golden, kernelTest } from '../kernel_test';
+import { sideInject as reference } from '../reference/side_inject';
+
+// θ with β = 100 bends within 1/100: h of that size tests the bend, h of 1 the rest.
+const bend = 0.02;
+
+function plainCase(name: string, shape: number[], extra: Partial<Case> = {}): Case {
+  return { name, inputs: { z: shape, h: { shape, scale: bend } }, options: { beta: 100 }, keeps: () => 0, ...extra };
+}
+
+const plainBad = {
+  otherShape: {
+    name: 'h of another shape',
+    call: (tensor: (shape: readonly number[]) => Tensor) => sideInject(tensor([2, 8]), tensor([2, 9])),
+    code: 'SIDETUNE_SHAPE',
+    argument: 'h',
+  },
+};
+
+kernelTest('side_inject: DTL', {
+  goldens: [{ file: 'side_inject', inputs: { z: 'z', h: 'h' }, output: 'z_next', options: { beta: 100 } }],
+  cases: [
+    plainCase('one row', [1, 24]),
+    ...[1, 15, 16, 17, 31, 33].map((d) => plainCase(`width ${d}`, [3, d])),
+    plainCase('197 tokens', [1, 197, 10]),
+    plainCase('beta of 1', [2, 3, 8], { options: { beta: 1 }, inputs: { z: [2, 3, 8], h: [2, 3, 8] } }),
+    plainCase('±1e4 through Swish-100', [4, 20], {
+      inputs: { z: [4, 20], h: { shape: [4, 20], values: (i) => (i % 2 ? -1 : 1) * 10 ** ((i % 9) - 4) } },
+      floor: { f32: 1e-5, bf16: 2e-2 },
+    }),
+    plainCase('h of zeros', [3, 8], { inputs: { z: [3, 8], h: { shape: [3, 8], values: () => 0 } }, degenerate: true }),
+  ],
+  run: ({ z, h }, options) => sideInject(z!, h!, options),
+  reference: ({ z, h }, options) => reference(z!, h!, undefined, options),
+  computeInputs: ['z'],
+  differentiable: ['z', 'h'],
+  // θ' near its bend: β x is rounded once, and its sigmoid's slope passes that on.
+  tolerance: { f32: { out: 6, grad: 20 }, bf16: { out: 2, grad: 3 } },
+  bad: [
+    plainBad.otherShape,
+    {
+      name: 'h in bf16',
+      call: (tensor) => sideInject(tensor([2, 8]), tensor([2, 8], 'bf16')),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'h',
+    },
+    {
+      name: 'infinite beta',
+      call: (tensor) => sideInject(tensor([2, 8]), tensor([2, 8]), { beta: Number.POSITIVE_INFINITY }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'beta',
+    },
+  ],
+});
+
+type Grid = [number, number];
+
+function plusCase(
+  name: string,
+  [B, P, [rows, columns], D, K]: [number, number, Grid, number, number],
+  extra: Partial<Case> = {},
+): Case {
+  const shape = [B, P + rows * columns, D];
+  return {
+    name,
+    inputs: { z: shape, h: { shape, scale: bend }, weight: { shape: [D, 1, K, K], scale: 1 / K } },
+    options: { beta: 100, grid: [rows, columns], prefixTokens: P },
+    keeps: () => 0,
+    ...extra,
+  };
+}
+
+kernelTest('side_inject: DTL+', {
+  goldens: [3, 4, 5].flatMap((k) =>
+    [0, 1].map(
+      (p): Golden => ({
+        file: `side_inject_plus_k${k}_p${p}`,
+        inputs: { z: 'z', h: 'h', weight: 'weight' },
+        output: 'z_next',
+        options: { beta: 100, grid: [4, 4], prefixTokens: p },
+      }),
+    ),
+  ),
+  cases: [
+    ...[1, 2, 3, 4, 5, 7].map((K) => plusCase(`kernel of ${K}`, [1, 1, [3, 4], 5, K])),
+    ...[1, 15, 16, 17, 31, 33].map((D) => plusCase(`${D} channels`, [1, 1, [2, 3], D, 3])),
+    plusCase('a grid of one', [2, 1, [1, 1], 6, 3]),
+    plusCase('one row', [1, 0, [1, 6], 4, 3]),
+    plusCase('one column', [1, 2, [6, 1], 4, 4]),
+    plusCase('three images', [3, 1, [3, 2], 7, 5]),
+    plusCase('14 × 14 and CLS', [1, 1, [14, 14], 2, 3]),
+    plusCase('many channels', [1, 1, [2, 2], 300, 3]),
+  ],
+  run: ({ z, h, weight }, options) => sideInject(z!, h!, { weight, ...options }),
+  reference: ({ z, h, weight }, options) => reference(z!, h!, weight, options),
+  computeInputs: ['z'],
+  differentiable: ['z', 'h', 'weight'],
+  tolerance: { f32: { out: 12, grad: 40 }, bf16: { out: 2, grad: 4 } },
+  bad: [
+    {
+      name: 'a grid that does not fit the tokens',
+      call: (tensor) =>
+        sideInject(tensor([1, 197, 4]), tensor([1, 197, 4]), {
+          weight: tensor([4, 1, 3, 3]),
+          grid: [14, 13],
+          prefixTokens: 1,
+        }),
+      code: 'SIDETUNE_SHAPE',
+      message: /197/,
+    },
+    {
+      name: 'a kernel without a grid',
+      call: (tensor) => sideInject(tensor([1, 9, 4]), tensor([1, 9, 4]), { weight: tensor([4, 1, 3, 3]) }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'grid',
+    },
+    {
+      name: 'a kernel for other channels',
+      call: (tensor) =>
+        sideInject(tensor([1, 9, 4]), tensor([1, 9, 4]), { weight: tensor([5, 1, 3, 3]), grid: [3, 3] }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight',
+    },
+  ],
+});
+
+it('a centred delta makes DTL+ equal to DTL, and θ(0) is exactly 0', async () => {
+  const device = await Device.open('cpu');
+  const [D, shape] = [20, [2, 10, 20]];
+  const numbers = (scale: number) => Float32Array.from({ length: 400 }, (_, i) => scale * Math.sin(i * 2.3));
+  const [z, h] = [Tensor.from(device, numbers(1), shape), Tensor.from(device, numbers(0.05), shape)];
+  const delta = Tensor.from(
+    device,
+    Float32Array.from({ length: D * 9 }, (_, i) => (i % 9 === 4 ? 1 : 0)),
+    [D, 1, 3, 3],
+  );
+  const dtl = await sideInject(z, h).read();
+  expect(await sideInject(z, h, { weight: delta, grid: [3, 3], prefixTokens: 1 }).read()).toEqual(dtl);
+  const zero = Tensor.zeros(device, shape);
+  expect(await sideInject(z, zero).read()).toEqual(await z.read());
+  await device.close();
+});
+
+it('writes over z when asked to', async () => {
+  const device = await Device.open('cpu');
+  const z = Tensor.from(device, [1, 2, 3], [1, 3]);
+  const h = Tensor.from(device, [1, -1, 0], [1, 3]);
+  const apart = (await sideInject(z, h).read()) as Float32Array;
+  kernels.sideInjectForward({ z, h, out: z });
+  expect(await z.read()).toEqual(apart);
+  await device.close();
+});
