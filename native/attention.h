@@ -12,8 +12,6 @@
 // One thread does a head from begin to end in a fixed order: the result does not depend on the number of threads.
 #pragma once
 
-#include <cmath>
-
 #include "fields.h"
 
 namespace sidetune {

@@ -1,9 +1,10 @@
 // Depthwise convolution over a patch grid: one K×K kernel per channel, stride 1, zero padding to the same size, no bias.
 //   out[y, x] = Σ_{i,j < K} weight[i, j] in[y + i − p, x + j − p]      p = ⌊(K − 1)/2⌋ before, the rest after (K = 4: 1 and 2)
 // It is a cross-correlation: the kernel is not flipped. Tokens are rows: P prefix tokens (CLS), which pass unchanged, then the
-// grid's GH·GW patches row by row, each D channels wide. Backward:
-//   gradX[y, x] = Σ_{i,j} weight[i, j] gradOut[y − i + p, x − j + p], the same operation with the kernel flipped and the
-//   padding's sides swapped gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] in[y + i − p, x + j − p]
+// grid's GH·GW patches row by row, each D channels wide.
+// Backward (gradX is the same operation with the kernel flipped and the padding's sides swapped):
+//   gradX[y, x] = Σ_{i,j} weight[i, j] gradOut[y − i + p, x − j + p]
+//   gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] in[y + i − p, x + j − p]
 // Nothing is saved but x, and x only for gradWeight. The gradient of the weight is added to what is there, that of x is written.
 // The result does not depend on the number of threads: images are summed in fixed groups and the groups in order.
 #pragma once

@@ -225,8 +225,15 @@ class Harness {
   /** d loss / d input along `direction`, by central differences of the float64 reference. */
   slope(prepared: Prepared, options: Options, name: string, direction: (index: number) => number): number {
     const base = prepared.references[name]!;
-    const largest = base.data.reduce((max, value) => Math.max(max, Math.abs(value)), 1);
-    const step = 1e-6 * Math.min(largest, 1e3);
+    // As long as the numbers that it moves: one number's own size, the typical size along a direction of many.
+    let energy = 0;
+    let moved = 0;
+    for (let index = 0; index < base.data.length; index++) {
+      if (direction(index) === 0) continue;
+      energy += base.data[index]! ** 2;
+      moved++;
+    }
+    const step = 1e-6 * Math.max(1, Math.sqrt(energy / Math.max(1, moved)));
     const at = (sign: number): number => {
       const data = base.data.map((value, index) => value + sign * step * direction(index));
       return this.loss({ ...prepared.references, [name]: { shape: base.shape, data } }, options, prepared.cotangent);

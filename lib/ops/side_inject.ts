@@ -1,4 +1,4 @@
-import { record } from '../autograd/tape';
+import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
 import type { Tensor } from '../tensor';
 
@@ -18,16 +18,17 @@ export interface SideInjectOptions {
  * @param z - [..., d], f32 or bf16; with `weight` [B, prefixTokens + rows·columns, d]
  * @param h - shape of z, f32
  * @returns shape and dtype of z
- * Keeps for backward: h itself, no copy; it is walked back by the tape. The gradient of z is that of the result.
+ * Keeps for backward: h itself, no copy, if h or the kernel needs a gradient; the tape walks it back. The gradient of z is that of the result.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @see DTL, arXiv 2312.07856, eq. 7–9
  * @example const y = ops.sideInject(z, h, { beta: 100, weight: g, grid: [14, 14], prefixTokens: 1 });
  */
 export function sideInject(z: Tensor, h: Tensor, { weight, ...options }: SideInjectOptions = {}): Tensor {
   const inputs = { z, h, weight };
+  const needed = needs(inputs);
   const { out } = kernels.sideInjectForward({ ...inputs, ...options });
   return record('sideInject', inputs, out, {
-    saved: { h, weight },
+    saved: needed?.h || needed?.weight ? { h, weight } : {},
     backward: ({ gradOut, saved, wanted, pending, accumulator }) => {
       if (!wanted.h && !wanted.weight) return { z: gradOut };
       const { gradH } = kernels.sideInjectBackward(

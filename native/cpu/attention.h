@@ -1,4 +1,7 @@
 // How a worker goes through one head of attention: its tiles and the sizes of its packed operands, which lie in cache at N = 197.
+// There, of a head's time, products take 70 % in f32 and half in bf16; exp takes 6 µs of 40 to 60, packing and unpacking the
+// rest. That is why f32 comes to about 65 % of the GEMM rate (backward 75 %), and bf16, whose products are twice as fast, to
+// about 55 %.
 #pragma once
 
 #include <algorithm>

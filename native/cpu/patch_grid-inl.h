@@ -2,16 +2,15 @@
 // and the results taken by a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside
 // foreach_target files only, after math-inl.h.
 //
-//   struct Source { V operator()(int64_t place, size_t left) const;              void prefetch(int64_t place, int64_t count)
-//   const; }; struct Sink   { void operator()(int64_t place, size_t left, V result) const; void prefetch(int64_t place, int64_t
-//   count) const; };
+//   Source: V operator()(int64_t place, size_t left) const             void prefetch(int64_t place, int64_t count) const
+//   Sink: void operator()(int64_t place, size_t left, V result) const    void prefetch(int64_t place, int64_t count) const
 //
 // `place` counts numbers from the tensor's start, `left` says how many of a vector's numbers exist if that is less than all.
 //
 // Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache,
 // [vector][row][column][lane], with zeros left and right: the inner loops run along columns with unit stride and know no edges.
 // Each number is read and written in memory once, in pieces of a block's width, which hardware does not foresee: what the next
-// row needs is prefetched by hand (2.2 times as fast at K = 3).
+// row needs is prefetched by hand (1.5 to 2 times as fast at K = 3).
 #if defined(SIDETUNE_CPU_PATCH_GRID_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SIDETUNE_CPU_PATCH_GRID_INL_H
 #undef SIDETUNE_CPU_PATCH_GRID_INL_H

@@ -64,7 +64,7 @@ describe('garbage collector', () => {
     const result = runChild('rounds', { flags: ['--expose-gc'] }) as Record<string, unknown>;
     expect(result.after).toEqual(result.before);
     expect(result.before).toMatchObject({ currentBytes: 0, blocks: 0 });
-    expect(result.heapGrowth, 'bytes of JavaScript heap for each round').toBeLessThan(100);
+    expect(result.heapGrowth, 'one object kept in each round would be more').toBeLessThan(500_000);
     expect(result.finalized).toBe(0);
   });
 });

@@ -3,7 +3,7 @@ const { readdirSync } = require('node:fs');
 const { addon, Device, print, trainingStep } = require('./sidetune.cjs');
 
 async function main() {
-  const device = await Device.open('cpu', { threads: 2 });
+  const device = await Device.open('cpu', { threads: 1 });
   const state = () => ({
     ...device.memory(),
     threads: readdirSync('/proc/self/task').length,
@@ -21,11 +21,11 @@ async function main() {
     global.gc();
     return process.memoryUsage().heapUsed;
   };
-  const heapBefore = await rounds(100);
+  const heapBefore = await rounds(300);
   const before = state();
   const heapAfter = await rounds(1000);
   const after = state();
-  print({ before, after, heapGrowth: (heapAfter - heapBefore) / 1000, finalized: addon.finalizedTensors() });
+  print({ before, after, heapGrowth: heapAfter - heapBefore, finalized: addon.finalizedTensors() });
 }
 
 main();
