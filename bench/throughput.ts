@@ -89,7 +89,7 @@ export async function throughput(options: ThroughputOptions): Promise<Result<Thr
       for (let round = 0; round < rounds; round++) {
         for (const contender of contenders) {
           if (signal?.aborted) break;
-          onProgress?.(done++, total, `${contender.method} ${dtype} batch ${batch}`);
+          onProgress?.(done++, total, `${dtype} batch ${batch}`);
           await (round === 0 ? contender.warmUp() : contender.sample());
         }
       }

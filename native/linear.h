@@ -1,10 +1,8 @@
 // The linear layer, on rows of tokens, with what usually stands behind it in a transformer block:
 //   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
-//   gradX = g W            gradWeight += gᵀ x            gradBias += Σ_rows g            (the gradient of residual is gradOut
-//   itself)
-// Saved for backward: pre, and only behind a GELU. x is needed for gradWeight alone, W for gradX alone: a frozen layer keeps no
-// x.
+//   gradX = g W        gradWeight += gᵀ x        gradBias += Σ_rows g        the gradient of residual is gradOut itself
+// Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
 //
 // A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a
 // weight between them; a plain weight is packed into scratch at each call, which is the way of weights that are being trained. x

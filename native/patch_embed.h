@@ -1,15 +1,13 @@
-// From images to the tokens that enter the first block of a vision transformer (Dosovitskiy et al., arXiv 2010.11929,
-// section 3.1).
+// From images to the tokens that enter the first block of a vision transformer (Dosovitskiy et al., arXiv 2010.11929, 3.1).
 //
 // PatchEmbed: a convolution with P × P kernels and stride P, which is a linear layer on patches that do not overlap:
-//   out[b, p] = weight · patch(b, p) + bias          patch(b, p) [C P P]: channel, then row, then column; patches p in row-major
-//   order
-// Backward unfolds the images again, so nothing is saved:
-//   gradImages: patch(b, p) = weightᵀ gradOut[b, p]       gradWeight += Σ_{b,p} gradOut[b, p] patch(b, p)ᵀ       gradBias +=
-//   Σ_{b,p} gradOut[b, p]
-// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16, sums are
-// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call, a tenth of a percent of
-// the model's work.
+//   out[b, p] = weight · patch(b, p) + bias        patch(b, p) [C P P]: channel, row, column; patches p in row-major order
+// Backward unfolds the images again, so nothing is saved; sums run over all b and p:
+//   gradImages: patch(b, p) = weightᵀ gradOut[b, p]        gradWeight += Σ gradOut[b, p] patch(b, p)ᵀ        gradBias += Σ
+//   gradOut[b, p]
+// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16; sums are
+// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call, half a millisecond in
+// ViT-B.
 //
 // EmbedTokens: out[b] = [cls; patches[b]] + pos. Without class token (prefix_tokens 0), patches[b] + pos.
 //   gradPatches = gradOut without its class row        gradCls += Σ_b gradOut[b, 0]        gradPos += Σ_b gradOut[b]

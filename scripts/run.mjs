@@ -9,7 +9,7 @@ import { checkMachine, ensureSystemPackages } from './lib/system.mjs';
 
 const EXAMPLE = 'examples/emoji';
 const COMMANDS = {
-  start: [`${EXAMPLE}/main.mjs`],
+  start: [`dist/${EXAMPLE}/main.js`],
   test: ['node_modules/vitest/vitest.mjs', 'run'],
 };
 

@@ -4,14 +4,15 @@
  */
 
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { table } from '../../bench/harness';
 import { Device, data, models, petl, train } from '../../lib';
+import { run } from '../../lib/cli/program';
 import { trainingProgress } from '../../lib/cli/progress';
 import { adaptation, type EmojiSample, exampleFolder } from './dataset';
 import { backbonePath } from './pretrain';
 
-const epochs = 10;
+const epochs = 16;
 const batchSize = 32;
 
 /** Learning rates as examples/emoji/README.md explains. */
@@ -121,10 +122,14 @@ async function main(): Promise<void> {
     )}\n(trainable parameters without the head; memory of all tensors and scratch, weights included)`,
   );
   const { test } = adaptation();
+  const chosen = handful(test.samples, 8);
   console.log(
-    `\nheld-out pictures, by the adapter in ${adapter}:\n${await classify(device, adapter, handful(test.samples, 8), test.classes)}`,
+    `\nheld-out pictures, by the DTL+ adapter ${relative('.', adapter)}:\n${await classify(device, adapter, chosen, test.classes)}`,
   );
   await device.close();
+
+  console.log('\ninference throughput of a ViT-B/16 with random weights:');
+  process.exitCode = await run('bench throughput --batch 1,4 --samples 3'.split(' '));
 }
 
 if (require.main === module) {

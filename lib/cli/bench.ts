@@ -6,7 +6,7 @@ import { vitPresets } from '../models';
 import { methodNames } from '../petl';
 import { bytes, count, digits, percent } from './format';
 import { listOf, oneOf, regularExpression, wholeNumber } from './options';
-import { jsonOption, left, present, right } from './output';
+import { jsonOption, type Layout, left, present, right } from './output';
 import { counted, signal } from './session';
 
 interface Json {
@@ -29,13 +29,13 @@ export function addBenchCommands(program: Command): void {
 async function run<Row extends object>(
   name: string,
   { json }: Json,
-  columns: readonly bench.Column<Row>[],
+  layout: Layout<Row>,
   body: (control: bench.Control) => Promise<bench.Result<Row>>,
 ): Promise<void> {
   const result = await counted((progress) =>
     body({ signal, onProgress: (done, total, what) => progress.update({ done, total, what }) }),
   );
-  present(name, result, columns, json);
+  present(name, result, layout, json);
 }
 
 function addBench(group: Command, name: string, description: string): Command {
@@ -57,11 +57,13 @@ function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
 }
 
 function addThroughput(group: Command): void {
-  const columns: bench.Column<bench.ThroughputRow>[] = [
+  const settings: bench.Column<bench.ThroughputRow>[] = [
     left('model', ({ model }) => model),
     left('dtype', ({ dtype }) => dtype),
     right('batch', ({ batch }) => String(batch)),
     left('method', ({ method }) => method),
+  ];
+  const figures: bench.Column<bench.ThroughputRow>[] = [
     right('images/s', ({ imagesPerSecond }) => digits(imagesPerSecond.median)),
     right('min', ({ imagesPerSecond }) => digits(imagesPerSecond.min)),
     right('max', ({ imagesPerSecond }) => digits(imagesPerSecond.max)),
@@ -74,7 +76,7 @@ function addThroughput(group: Command): void {
     .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
     .action((flags: Flags<bench.ThroughputOptions>) =>
-      run('throughput', flags, columns, (control) => bench.throughput({ ...flags, ...control })),
+      run('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
     );
 }
 
@@ -111,16 +113,15 @@ function memoryColumns(): bench.Column<bench.MemoryRow>[] {
 }
 
 function addMemory(group: Command): void {
-  const columns = [...setupColumns(), ...memoryColumns()];
+  const layout = { settings: setupColumns(), figures: memoryColumns() };
   const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32).action((flags: Flags<bench.SetupLists>) =>
-    run('memory', flags, columns, (control) => bench.memory({ ...flags, ...control })),
+    run('memory', flags, layout, (control) => bench.memory({ ...flags, ...control })),
   );
 }
 
 function addTrain(group: Command): void {
-  const columns: bench.Column<bench.TrainRow>[] = [
-    ...setupColumns(),
+  const figures: bench.Column<bench.TrainRow>[] = [
     right('s/step', ({ secondsPerStep }) => digits(secondsPerStep)),
     right('images/s', ({ imagesPerSecond }) => digits(imagesPerSecond.median)),
     ...memoryColumns(),
@@ -129,15 +130,17 @@ function addTrain(group: Command): void {
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
     .option('--steps <n>', 'timed steps of each row', wholeNumber(1), 5)
     .action((flags: Flags<bench.TrainOptions>) =>
-      run('train', flags, columns, (control) => bench.train({ ...flags, ...control })),
+      run('train', flags, { settings: setupColumns(), figures }, (control) => bench.train({ ...flags, ...control })),
     );
 }
 
 function addKernels(group: Command): void {
-  const columns: bench.Column<bench.KernelRow>[] = [
-    left('kernel', ({ kernel, label }) => (label ? `${kernel}: ${label}` : kernel)),
+  const settings: bench.Column<bench.KernelRow>[] = [
     left('shape', ({ shape }) => shape),
     left('dtype', ({ dtype }) => dtype),
+  ];
+  const figures: bench.Column<bench.KernelRow>[] = [
+    left('kernel', ({ kernel, label }) => (label ? `${kernel}: ${label}` : kernel)),
     right('ms', ({ ms }) => digits(ms)),
     right('rate', ({ roof, flops, bytes: moved, ms }) =>
       roof === 'flops' ? `${digits(flops / ms / 1e6)} GFLOP/s` : `${digits(moved / ms / 1e6)} GB/s`,
@@ -150,17 +153,17 @@ function addKernels(group: Command): void {
     .option('--filter <regexp>', 'only kernels whose name or label matches', regularExpression)
     .option('--batch <n>', 'images in a batch', wholeNumber(1), 16)
     .action((flags: Flags<bench.KernelsOptions>) =>
-      run('kernels', flags, columns, (control) => bench.kernels({ ...flags, ...control })),
+      run('kernels', flags, { settings, figures }, (control) => bench.kernels({ ...flags, ...control })),
     );
 }
 
 function addUnits(group: Command): void {
-  const columns: bench.Column<bench.UnitsRow>[] = [
+  const figures: bench.Column<bench.UnitsRow>[] = [
     left('method', ({ method }) => method),
     right('units', ({ units }) => String(units)),
     right('parameters', ({ parameters }) => count(parameters)),
   ];
   addBench(group, 'units', 'modules and numbers that each method trains, the head excluded').action(
-    (flags: Json & { model: string }) => run('units', flags, columns, () => bench.units(flags)),
+    (flags: Json & { model: string }) => run('units', flags, { figures }, () => bench.units(flags)),
   );
 }

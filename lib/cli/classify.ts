@@ -42,7 +42,7 @@ function withModel(options: Options, body: (model: PetlModel) => Promise<void>):
 }
 
 export function addEvaluateCommand(program: Command): void {
-  const columns = [
+  const figures = [
     left<EvaluationRow>('data', ({ data }) => data),
     right<EvaluationRow>('images', ({ images }) => String(images)),
     right<EvaluationRow>('loss', ({ loss }) => loss.toFixed(4)),
@@ -70,7 +70,7 @@ export function addEvaluateCommand(program: Command): void {
         present(
           'evaluate',
           { host: host(model.device), rows: [{ data: options.data, ...result }] },
-          columns,
+          { figures },
           options.json,
         );
       }),
@@ -90,7 +90,12 @@ export function addPredictCommand(program: Command): void {
             rows.push(...(await predict(model, paths.slice(from, from + options.batch))));
           }
         });
-        present('predict', { host: host(model.device), rows }, predictionColumns(options.top), options.json);
+        present(
+          'predict',
+          { host: host(model.device), rows },
+          { figures: predictionColumns(options.top) },
+          options.json,
+        );
       }),
     );
 }

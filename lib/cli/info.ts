@@ -12,14 +12,19 @@ interface Fact {
 }
 
 export function addInfoCommand(program: Command): void {
-  const columns = [left<Fact>('fact', ({ fact }) => fact), left<Fact>('value', ({ value }) => value)];
+  const figures = [left<Fact>('fact', ({ fact }) => fact), left<Fact>('value', ({ value }) => value)];
   program
     .command('info')
     .description('versions, processor, SIMD, GEMM library, threads, memory')
     .option(...jsonOption)
     .action(async ({ json }: { json?: string }) => {
       await using device = await Device.open('cpu');
-      present('info', { host: host(device), rows: factsOf(device.info(), device.memory().limitBytes) }, columns, json);
+      present(
+        'info',
+        { host: host(device), rows: factsOf(device.info(), device.memory().limitBytes) },
+        { figures },
+        json,
+      );
     });
 }
 

@@ -25,6 +25,14 @@ export function facts({ cpu, isa, gemm, threads, memoryBytes, node }: Result<unk
   return [...parts, `Node ${node}`, `sidetune ${version}`].join(', ');
 }
 
+/** How a result looks as a table. */
+export interface Layout<Row> {
+  /** What was asked for; where all rows have the same it stands above the table. */
+  settings?: readonly Column<Row>[];
+  /** What was found. */
+  figures: readonly Column<Row>[];
+}
+
 /**
  * Prints a result.
  * @param json - '-': JSON instead of the table; a file: JSON there beside the table
@@ -33,15 +41,22 @@ export function facts({ cpu, isa, gemm, threads, memoryBytes, node }: Result<unk
 export function present<Row extends object>(
   benchmark: string,
   { host, rows }: Result<Row>,
-  columns: readonly Column<Row>[],
+  layout: Layout<Row>,
   json: string | undefined,
 ): void {
   const report: Report = { benchmark, version, host, rows };
-  if (json !== '-') process.stdout.write(`${facts(host)}\n\n${table(columns, rows)}\n`);
+  if (json !== '-') process.stdout.write(`${facts(host)}\n${text(layout, rows)}\n`);
   if (json === undefined) return;
   try {
     writeReport(report, json);
   } catch (cause) {
     throw fileError('written', json, cause);
   }
+}
+
+function text<Row>({ settings = [], figures }: Layout<Row>, rows: readonly Row[]): string {
+  const isCommon = ({ value }: Column<Row>): boolean => new Set(rows.map(value)).size === 1;
+  const common = settings.filter(isCommon).map(({ title, value }) => `${title} ${value(rows[0]!)}`);
+  const columns = [...settings.filter((column) => !isCommon(column)), ...figures];
+  return [...(common.length > 0 ? [common.join(', ')] : []), '', table(columns, rows)].join('\n');
 }

@@ -68,20 +68,26 @@ export function trainingProgress(stream: ProgressStream = process.stderr): Progr
   }));
 }
 
-/** Progress of something that is counted: a bar on a terminal; elsewhere a line whenever something else is under way. */
+/** Progress of something that is counted: a bar on a terminal; elsewhere a line when something else is under way, or every few seconds. */
 export function countProgress(stream: ProgressStream = process.stderr): Progress<CountState> {
   if (isTerminal(stream)) {
     return bar(stream, 50, ({ done, total, what }: CountState) => ({ done, total, text: `${done}/${total}  ${what}` }));
   }
   let last: string | undefined;
+  let lastTime = 0;
   return {
     update({ done, total, what }) {
-      if (what !== last) stream.write(`${done}/${total}  ${what}\n`);
+      const now = performance.now();
+      if (what === last && now - lastTime < plainIntervalMs) return;
+      stream.write(`${done}/${total}  ${what}\n`);
       last = what;
+      lastTime = now;
     },
     done() {},
   };
 }
+
+const plainIntervalMs = 2000;
 
 /** Shows nothing. */
 export const noProgress: Progress<unknown> = { update() {}, done() {} };

@@ -33,7 +33,7 @@ interface Options extends BackboneOptions {
 /** An epoch, as tables and JSON show it. */
 type EpochRow = Pick<TrainProgress, 'epoch' | 'loss' | 'accuracy' | 'lr' | 'imagesPerSecond' | 'peakBytes' | 'test'>;
 
-const columns = [
+const figures = [
   right<EpochRow>('epoch', ({ epoch }) => String(epoch)),
   right<EpochRow>('loss', ({ loss }) => loss.toFixed(4)),
   right<EpochRow>('accuracy', ({ accuracy }) => percent(accuracy)),
@@ -104,7 +104,7 @@ async function run(options: Options): Promise<void> {
       await model.save(adapter);
       process.stderr.write(`${adapter}: ${bytes(statSync(adapter).size)}\n`);
     }
-    present('training', { host: host(model.device), rows }, columns, options.json);
+    present('training', { host: host(model.device), rows }, { figures }, options.json);
   });
 }
 

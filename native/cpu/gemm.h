@@ -11,8 +11,8 @@
 // kTileRows rows.
 //
 // bf16: a and b are bf16 where the processor multiplies bf16 (AVX512_BF16, AMX, AVX2-VNNI-2, ...). Elsewhere operands of bf16
-// products are widened: panels hold f32 (twice the memory), and rows of a are widened tile by tile. Right, and as fast as f32.
-// DNNL_MAX_CPU_ISA=AVX2 shows it anywhere.
+// products are widened: panels hold f32 (twice the memory), f32 weights are not rounded, and rows of a are widened tile by tile.
+// Right, and as fast as f32. DNNL_MAX_CPU_ISA=AVX2 in the environment shows it anywhere.
 #pragma once
 
 #include <functional>

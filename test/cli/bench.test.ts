@@ -16,13 +16,14 @@ test('throughput: a table under a line of machine facts, JSON in a file, progres
   const args = ['--methods', 'full,dtl', '--batch', '1', '--dtype', 'f32', '--samples', '2', '--json', file];
   const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args]);
   expect(status).toBe(0);
-  const [facts, blank, header, rule, ...lines] = stdout.trimEnd().split('\n');
+  const [facts, common, blank, header, rule, ...lines] = stdout.trimEnd().split('\n');
   expect(facts).toMatch(/thread.*sidetune/);
+  expect(common).toBe('model vit_tiny_patch16_224, dtype f32, batch 1');
   expect(blank).toBe('');
-  expect(header).toMatch(/\| images\/s \|.*\| relative to full \|/);
+  expect(header).toMatch(/^\| method +\| +images\/s \|.*\| relative to full \|/);
   expect(rule).toMatch(/^\|[-:| ]+\|$/);
   expect(lines).toHaveLength(2);
-  expect(stderr).toContain('full f32 batch 1\n');
+  expect(stderr).toContain('f32 batch 1\n');
 
   const { rows } = parseReport(readFileSync(file, 'utf8'), 'throughput');
   const spread = { min: expect.any(Number), median: expect.any(Number), max: expect.any(Number) };
@@ -128,8 +129,8 @@ test('Ctrl-C gives the rows that are there and ends with 130', async () => {
   let sent = false;
   const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args], {
     onStderr(text, child) {
-      // The method changes at every sample: a few lines in, each has been timed.
-      if (sent || text.split('\n').length < 8) return;
+      const done = Number(/(\d+)\/\d+ {2}f32 batch 1\n$/.exec(text)?.[1]);
+      if (sent || !(done >= 4)) return; // until each has been timed
       sent = true;
       child.kill('SIGINT');
     },

@@ -47,7 +47,7 @@ describe('a run', () => {
     });
     expect(rows[11]!.loss as number).toBeLessThan(rows[0]!.loss as number);
     expect(rows[11]).toHaveProperty('test.accuracy');
-    expect(outcome.stdout.trimEnd().split('\n')).toHaveLength(2 + 2 + 12);
+    expect(outcome.stdout.trimEnd().split('\n')).toHaveLength(2 + 2 + 12); // facts and a blank line, head and rule, epochs
   });
 
   test('shows a plain line for each epoch where there is no terminal', () => {

@@ -40,7 +40,7 @@ describe('options', () => {
   ])('%s: %s', async (option, value) => {
     const error = await errorOf(() => Device.open('cpu', { [option]: value }));
     expect(error).toBeInstanceOf(ArgumentError);
-    expect(error).toMatchObject({ kernel: 'Device.open', argument: option });
+    expect(error.kernel).toBe('Device.open');
     expect(error.message).toMatch(new RegExp(`^Device.open: '${option}' is .*, expected a `));
   });
 
@@ -73,7 +73,7 @@ describe('options', () => {
       process.env.SIDETUNE_SIMD = 'MMX';
       const error = await errorOf(() => Device.open());
       expect(error).toBeInstanceOf(ArgumentError);
-      expect(error.message).toMatch(/SIDETUNE_SIMD is 'MMX', expected one of .*scalar/);
+      expect(error.message).toMatch(/^Device.open: SIDETUNE_SIMD is 'MMX', expected one of .*scalar/);
     });
 
     it('chooses, for devices opened then', async () => {
