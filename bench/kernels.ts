@@ -3,8 +3,17 @@
 import { Device } from '../lib/device';
 import { ArgumentError } from '../lib/errors';
 import * as models from '../lib/models';
+import { scope } from '../lib/scope';
 import type { Control, Result } from './control';
-import { benchKernel, type Compute, host, type KernelBench, type KernelRow, measureRoof } from './harness';
+import {
+  type BenchShape,
+  benchKernel,
+  type Compute,
+  host,
+  type KernelBench,
+  type KernelRow,
+  measureRoof,
+} from './harness';
 import { adamwBenches } from './kernels/adamw';
 import { attentionBenches } from './kernels/attention';
 import { crossEntropyBenches } from './kernels/cross_entropy';
@@ -55,8 +64,7 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
     const known = [...new Set(all.map(({ kernel }) => kernel))].join(', ');
     throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
   }
-  const config = configOf(options.model);
-  const side = config.imageSize / config.patchSize;
+  const shape = { batch: options.batch, ...shapeOf(options.model) };
   const cases = options.dtype.flatMap((dtype) => chosen.map((bench) => ({ dtype, bench })));
   const rows: KernelRow[] = [];
   await using device = await Device.open('cpu');
@@ -65,20 +73,18 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
   for (const { dtype, bench } of cases) {
     if (signal?.aborted) break;
     onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype}`);
-    const { dim: width, heads, hidden } = config;
-    const { batch } = options;
-    const grid: [number, number] = [side, side];
-    rows.push(
-      await benchKernel(bench, { device, dtype, batch, tokens: side * side + 1, width, heads, hidden, grid }, roof),
-    );
+    rows.push(await scope(() => benchKernel(bench, { ...shape, device, dtype }, roof)));
   }
   onProgress?.(rows.length, cases.length, 'done');
   return { host: { ...host(device), roof }, rows };
 }
 
-function configOf(model: string): models.VitConfig {
+function shapeOf(model: string): Pick<BenchShape, 'tokens' | 'width' | 'heads' | 'hidden' | 'grid'> {
   const config = models.vitPresets[model];
-  if (config) return config;
-  const known = Object.keys(models.vitPresets).join(', ');
-  throw new ArgumentError(`kernels: unknown model '${model}', known: ${known}`, { argument: 'model', got: model });
+  if (!config) {
+    const known = Object.keys(models.vitPresets).join(', ');
+    throw new ArgumentError(`kernels: unknown model '${model}', known: ${known}`, { argument: 'model', got: model });
+  }
+  const side = config.imageSize / config.patchSize;
+  return { tokens: side * side + 1, width: config.dim, heads: config.heads, hidden: config.hidden, grid: [side, side] };
 }

@@ -62,6 +62,8 @@ class Checker {
       } else if (is_wanted(field, wish)) {
         infer(field);
         missing.push_back(&field);
+      } else if (field.role == Role::out && !field.is_optional) {
+        refuse(Code::argument, field, "unwanted", "an output that is wanted", "is always made: it cannot be unwanted");
       }
     }
     check_overlap();

@@ -38,7 +38,7 @@ struct SoftmaxCrossEntropyBackward {
     field.in("logits", logits, "B C", f32);
     field.in("labels", labels, "B", i32);
     field.in("lse", lse, "B", f32);
-    field.out("grad_logits", grad_logits, "B C", f32);
+    field.out("grad_logits", grad_logits, "B C", f32).optional();
     field.option("label_smoothing", label_smoothing, between(0, 1));
   }
   double flops() const { return 20.0 * logits.size(); }

@@ -42,7 +42,7 @@ struct DepthwiseConvBackward {
     field.in("grad_out", grad_out, "B P+GH*GW D", f32 | bf16);
     field.in("x", x, "B P+GH*GW D", like("grad_out")).optional();
     field.in("weight", weight, "D 1 K K", f32);
-    field.out("grad_x", grad_x, "B P+GH*GW D", like("grad_out"));
+    field.out("grad_x", grad_x, "B P+GH*GW D", like("grad_out")).optional();
     field.in_out("grad_weight", grad_weight, "D 1 K K", f32).optional();
   }
   void check(const char* kernel) const;  // and gradWeight needs x

@@ -95,7 +95,7 @@ struct ResidualAddBackward {
   void fields(Fields& field) {
     field.in("grad_out", grad_out, "B N d", f32 | bf16);
     field.in("row_scale", row_scale, "B", f32);
-    field.out("grad_branch", grad_branch, "B N d", like("grad_out"));
+    field.out("grad_branch", grad_branch, "B N d", like("grad_out")).optional();
   }
   double flops() const { return 1.0 * grad_out.size(); }
 };

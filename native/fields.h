@@ -25,9 +25,10 @@ namespace sidetune {
 enum class Role : uint8_t {
   in,      // read
   in_out,  // updated in place; the buffer's version moves on
-  out,     // written; allocated when the caller gave none; null when unwanted, and then the kernel must not spend work on it
-  saved,   // an `out` that only backward reads: made when the caller asks for it
-  option   // a number, flag, choice or list of integers
+  out,  // written; allocated when the caller gave none; an optional one may be unwanted: then it is null, and the kernel must not
+        // spend work on it
+  saved,  // an `out` that only backward reads: made when the caller asks for it
+  option  // a number, flag, choice or list of integers
 };
 
 // Which dtypes a field takes: a set, or the dtype of an earlier field.

@@ -29,7 +29,7 @@ struct GeluBackward {
   void fields(Fields& field) {
     field.in("grad_out", grad_out, "...", f32 | bf16);
     field.in("x", x, "...", like("grad_out"));
-    field.out("grad_x", grad_x, "...", like("grad_out"));
+    field.out("grad_x", grad_x, "...", like("grad_out")).optional();
   }
   double flops() const { return 38.0 * x.size(); }
 };

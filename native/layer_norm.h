@@ -41,7 +41,7 @@ struct LayerNormBackward {
     field.in("mean", mean, "...", f32);
     field.in("rstd", rstd, "...", f32);
     field.in("residual", residual, "... d", like("grad_out")).optional();
-    field.out("grad_x", grad_x, "... d", like("grad_out")).may_alias("residual");
+    field.out("grad_x", grad_x, "... d", like("grad_out")).may_alias("residual").optional();
     field.in_out("grad_weight", grad_weight, "d", f32).optional();
     field.in_out("grad_bias", grad_bias, "d", f32).optional();
   }

@@ -48,7 +48,7 @@ struct LinearBackward {
     field.in("weight", weight, "O I", f32 | bf16).packed().optional();
     field.in("pre_activation", pre_activation, "... O", like("grad_out")).optional();
     field.choice("activation", activation, "none gelu");
-    field.out("grad_x", grad_x, "... I", like("grad_out"));
+    field.out("grad_x", grad_x, "... I", like("grad_out")).optional();
     field.in_out("grad_weight", grad_weight, "O I", f32).optional();
     field.in_out("grad_bias", grad_bias, "O", f32).optional();
   }

@@ -60,7 +60,7 @@ struct LowRankAccumulateBackward {
     field.in("c", c, "r d", f32);
     field.in("u", u, "... r", f32);
     field.in("residual", residual, "... d", like("z")).optional();
-    field.out("grad_z", grad_z, "... d", like("z")).may_alias("residual");
+    field.out("grad_z", grad_z, "... d", like("z")).may_alias("residual").optional();
     field.in_out("grad_a", grad_a, "d r", f32).optional();
     field.in_out("grad_c", grad_c, "r d", f32).optional();
   }

@@ -3,10 +3,10 @@
 // PatchEmbed: a convolution with P × P kernels and stride P, which is a linear layer on patches that do not overlap:
 //   out[b, p] = weight · patch(b, p) + bias        patch(b, p) [C P P]: channel, row, column; patches p in row-major order
 // Backward unfolds the images again, so nothing is saved; sums run over all b and p:
-//   gradImages: patch(b, p) = weightᵀ gradOut[b, p]        gradWeight += Σ gradOut[b, p] patch(b, p)ᵀ        gradBias += Σ
-//   gradOut[b, p]
+//   gradImages: patch(b, p) = weightᵀ gradOut[b, p]
+//   gradWeight += Σ gradOut[b, p] patch(b, p)ᵀ        gradBias += Σ gradOut[b, p]
 // Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16; sums are
-// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call, half a millisecond in
+// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call: half a millisecond in
 // ViT-B.
 //
 // EmbedTokens: out[b] = [cls; patches[b]] + pos. Without class token (prefix_tokens 0), patches[b] + pos.
@@ -41,7 +41,7 @@ struct PatchEmbedBackward {
     field.in("images", images, "B C H W", f32);
     field.in("weight", weight, "D C P P", f32);
     field.in("grad_out", grad_out, "B (H/P)*(W/P) D", f32 | bf16);
-    field.out("grad_images", grad_images, "B C H W", f32);
+    field.out("grad_images", grad_images, "B C H W", f32).optional();
     field.in_out("grad_weight", grad_weight, "D C P P", f32).optional();
     field.in_out("grad_bias", grad_bias, "D", f32).optional();
   }
@@ -73,7 +73,7 @@ struct EmbedTokensBackward {
     field.option("patches", patches, at_least(0)).bind("n").required();
     field.option("prefix_tokens", prefix_tokens, between(0, 1)).bind("T");
     field.in("grad_out", grad_out, "B n+T D", f32 | bf16);
-    field.out("grad_patches", grad_patches, "B n D", like("grad_out"));
+    field.out("grad_patches", grad_patches, "B n D", like("grad_out")).optional();
     field.in_out("grad_cls", grad_cls, "1 1 D", f32).optional();
     field.in_out("grad_pos", grad_pos, "1 n+T D", f32).optional();
   }

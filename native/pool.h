@@ -39,7 +39,7 @@ struct PoolBackward {
   template <class Fields>
   void fields(Fields& field) {
     field.in("grad_out", grad_out, "B d", f32);
-    field.out("grad_x", grad_x, "B N d", f32 | bf16);
+    field.out("grad_x", grad_x, "B N d", f32 | bf16).optional();
     field.choice("mode", mode, "first mean");
     field.option("prefix_tokens", prefix_tokens, at_least(0));
   }

@@ -49,7 +49,7 @@ struct SideInjectBackward {
     field.in("h", h, "... d", f32);
     field.in("weight", weight, "d 1 K K", f32).optional();
     field.in("residual", residual, "... d", f32).optional();
-    field.out("grad_h", grad_h, "... d", f32).may_alias("residual");
+    field.out("grad_h", grad_h, "... d", f32).may_alias("residual").optional();
     field.in_out("grad_weight", grad_weight, "d 1 K K", f32).optional();
     field.option("beta", beta, finite());
     field.option("grid", grid, between(0, 65535));

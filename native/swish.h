@@ -31,7 +31,7 @@ struct SwishBackward {
   void fields(Fields& field) {
     field.in("grad_out", grad_out, "...", f32 | bf16);
     field.in("x", x, "...", like("grad_out"));
-    field.out("grad_x", grad_x, "...", like("grad_out"));
+    field.out("grad_x", grad_x, "...", like("grad_out")).optional();
     field.option("beta", beta, finite());
   }
   double flops() const { return 9.0 * x.size(); }

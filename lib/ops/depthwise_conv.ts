@@ -10,7 +10,8 @@ export interface DepthwiseConvOptions {
 }
 
 /**
- * Depthwise k×k convolution over the patch grid: stride 1, zero 'same' padding ((k−1)/2 rounded down before, the rest after), no bias, a cross-correlation.
+ * Depthwise k×k convolution over the patch grid: stride 1, zero 'same' padding ((k−1)/2 rounded down before, the rest after), no
+ * bias, a cross-correlation.
  * @param x - [B, prefixTokens + rows·columns, D], f32 or bf16
  * @param weight - [D, 1, k, k], f32
  * @returns shape and dtype of x

@@ -14,7 +14,8 @@ export interface LowRankOptions {
  * @param a - [d, r], f32
  * @param c - [r, d], f32
  * @returns a handle on h after the change; use it instead of h from here on
- * Keeps for backward: z, and r f32 numbers a row. Backward walks h back where somebody needs what it held before; there is never a copy of it.
+ * Keeps for backward: z, and r f32 numbers a row. Backward walks h back where somebody needs what it held before; there is never
+ * a copy of it.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError
  * @see DTL, arXiv 2312.07856, eq. 5
  * @example h = ops.lowRankAccumulate_(h, z, a, c);

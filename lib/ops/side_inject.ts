@@ -18,7 +18,8 @@ export interface SideInjectOptions {
  * @param z - [..., d], f32 or bf16; with `weight` [B, prefixTokens + rows·columns, d]
  * @param h - shape of z, f32
  * @returns shape and dtype of z
- * Keeps for backward: h itself, no copy, if h or the kernel needs a gradient; the tape walks it back. The gradient of z is that of the result.
+ * Keeps for backward: h itself, no copy, if h or the kernel needs a gradient; the tape walks it back. The gradient of z is that of
+ * the result.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @see DTL, arXiv 2312.07856, eq. 7–9
  * @example const y = ops.sideInject(z, h, { beta: 100, weight: g, grid: [14, 14], prefixTokens: 1 });

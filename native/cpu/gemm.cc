@@ -52,6 +52,39 @@ struct Parts {
 
 Parts panels_of(int64_t n) { return Parts::fixed(n, kTileColumns); }
 
+// The team, each thread with buffers of at least these bytes and nothing staged.
+std::vector<Worker>& prepare_team(Cpu& cpu, int64_t tile, int64_t scratchpad, int64_t stage) {
+  std::vector<Worker>& workers = cpu.gemms->state->team(cpu.threads);
+  for (Worker& worker : workers) {
+    worker.tile.reserve(tile);
+    worker.scratchpad.reserve(scratchpad);
+    worker.stage.reserve(stage);
+    worker.staged = -1;
+  }
+  return workers;
+}
+
+bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != dtype; }
+
+// The left side [count, k] (or [k, count]) of tiles in rows [row, row + count) of the product's m: where it is, or staged. A
+// thread mostly works along one row of tiles, so what it staged last is kept.
+const void* left_side(Worker& worker, const Left& left, int64_t m, int64_t k, DType dtype, int64_t row, int64_t count) {
+  if (!is_staged(left, dtype)) return offset(left.data, row * k, dtype);
+  void* stage = worker.stage.data();
+  if (worker.staged == row) return stage;
+  worker.staged = row;
+  if (left.load) {
+    left.load(row, count, stage);
+  } else if (left.transposed) {
+    for (int64_t l = 0; l < k; l++) {
+      convert(offset(left.data, l * m + row, left.dtype), left.dtype, offset(stage, l * count, dtype), dtype, count);
+    }
+  } else {
+    convert(offset(left.data, row * k, left.dtype), left.dtype, stage, dtype, count * k);
+  }
+  return stage;
+}
+
 }  // namespace
 
 GemmCache::GemmCache() : state(std::make_unique<State>()) {}
@@ -83,66 +116,43 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
   const Parts rows = Parts::balanced(m, kTileRows), columns = panels_of(n);
   // Up to four shapes of tile, by "is the last one" along each axis.
   std::shared_ptr<const Tile> tiles[2][2];
-  int64_t scratchpad_bytes = 0;
+  int64_t scratchpad = 0;
   for (int i = 0; i < 2 && k > 0; i++) {
     for (int j = 0; j < 2; j++) {
-      tiles[i][j] =
-          state.tile(rows.length(i ? rows.parts - 1 : 0), columns.length(j ? columns.parts - 1 : 0), k, dtype, left.transposed);
-      scratchpad_bytes = std::max<int64_t>(scratchpad_bytes, tiles[i][j]->scratchpad.get_size());
+      const int64_t height = rows.length(i ? rows.parts - 1 : 0), width = columns.length(j ? columns.parts - 1 : 0);
+      tiles[i][j] = state.tile(height, width, k, dtype, left.transposed);
+      scratchpad = std::max<int64_t>(scratchpad, tiles[i][j]->scratchpad.get_size());
     }
   }
-  const bool staged = left.load || left.transposed || left.dtype != dtype;
-  std::vector<Worker>& workers = state.team(cpu.threads);
-  for (Worker& worker : workers) {
-    worker.tile.reserve(rows.size * kTileColumns * sizeof(float));
-    worker.scratchpad.reserve(scratchpad_bytes);
-    if (staged) worker.stage.reserve(rows.size * k * size_of(dtype));
-    worker.staged = -1;
-  }
+  const int64_t stage = is_staged(left, dtype) ? rows.size * k * size_of(dtype) : 0;
+  std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), scratchpad, stage);
   // oneDNN clears a panel's padding (zeros already) whenever it is given the panel: here, not from many threads at once.
   std::vector<memory> right;
-  for (int64_t j = 0; j < columns.parts && k > 0; j++) {
+  for (int64_t j = 0, at = 0; j < columns.parts && k > 0; j++) {
     const auto panel = state.panel(k, columns.length(j), dtype);
-    right.push_back(
-        view(panel->desc, static_cast<const std::byte*>(panels) + j * state.panel(k, columns.length(0), dtype)->bytes));
+    right.push_back(view(panel->desc, static_cast<const std::byte*>(panels) + at));
+    at += panel->bytes;
   }
-
-  const auto left_side = [&](Worker& worker, int64_t i) -> const void* {
-    const int64_t row = rows.begin(i), count = rows.length(i);
-    if (!staged) return offset(left.data, row * k, dtype);
-    if (worker.staged == i) return worker.stage.data();
-    worker.staged = i;
-    if (left.load) {
-      left.load(row, count, worker.stage.data());
-    } else if (left.transposed) {
-      auto* to = static_cast<std::byte*>(worker.stage.data());
-      for (int64_t l = 0; l < k; l++)
-        convert(offset(left.data, l * m + row, left.dtype), left.dtype, to + l * count * size_of(dtype), dtype, count);
-    } else {
-      convert(offset(left.data, row * k, left.dtype), left.dtype, worker.stage.data(), dtype, count * k);
-    }
-    return worker.stage.data();
-  };
 
   Failure failure;
   parallel_items(cpu, rows.parts * columns.parts, [&](int64_t item) {
     failure.guard([&] {
-      const int64_t i = item / columns.parts, j = item % columns.parts;
+      const int64_t i = item / columns.parts, j = item % columns.parts, row = rows.begin(i), count = rows.length(i);
       Worker& worker = workers[omp_get_thread_num()];
       auto* numbers = static_cast<float*>(worker.tile.data());
       if (k == 0) {
-        std::memset(numbers, 0, rows.length(i) * columns.length(j) * sizeof(float));
+        std::memset(numbers, 0, count * columns.length(j) * sizeof(float));
       } else {
         const Tile& tile = *tiles[i == rows.parts - 1][j == columns.parts - 1];
-        const memory src = view(tile.left, left_side(worker, i)), dst = view(tile.result, numbers);
-        const memory scratchpad = view(tile.scratchpad, worker.scratchpad.data());
+        const memory src = view(tile.left, left_side(worker, left, m, k, dtype, row, count)), dst = view(tile.result, numbers);
+        const memory scratch = view(tile.scratchpad, worker.scratchpad.data());
         execute(tile.primitive, worker.stream,
                 {{DNNL_ARG_SRC, src.get()},
                  {DNNL_ARG_WEIGHTS, right[j].get()},
                  {DNNL_ARG_DST, dst.get()},
-                 {DNNL_ARG_SCRATCHPAD, scratchpad.get()}});
+                 {DNNL_ARG_SCRATCHPAD, scratch.get()}});
       }
-      finish(numbers, rows.begin(i), rows.length(i), columns.begin(j), columns.length(j));
+      finish(numbers, row, count, columns.begin(j), columns.length(j));
     });
   });
   failure.rethrow();
@@ -177,11 +187,7 @@ void move_panels(Cpu& cpu, const Right& matrix, DType dtype, const void* panels,
     reorders[i] = state.reorder(k, columns, dtype, staged ? dtype : matrix.dtype, apart, matrix.transposed, packing);
     scratchpad_bytes = std::max<int64_t>(scratchpad_bytes, reorders[i]->scratchpad.get_size());
   }
-  std::vector<Worker>& workers = state.team(cpu.threads);
-  for (Worker& worker : workers) {
-    worker.scratchpad.reserve(scratchpad_bytes);
-    if (staged) worker.stage.reserve(k * parts.length(0) * size_of(dtype));
-  }
+  std::vector<Worker>& workers = prepare_team(cpu, 0, scratchpad_bytes, staged ? k * parts.length(0) * size_of(dtype) : 0);
   const int64_t panel_distance = state.panel(k, parts.length(0), dtype)->bytes;
 
   Failure failure;

@@ -6,6 +6,7 @@ import { benchKernel, type KernelBench } from '../../bench/harness';
 import { kernelBenches, kernels } from '../../bench/kernels';
 import { Device } from '../../lib/device';
 import { ArgumentError } from '../../lib/errors';
+import { scope } from '../../lib/scope';
 
 const root = resolve(__dirname, '../..');
 const lines = [...readFileSync(join(root, 'native/kernels.def'), 'utf8').matchAll(/^KERNEL\((\w+), (\w+)\)/gm)];
@@ -48,7 +49,7 @@ test.each(cases)('%s: runs, and its row is complete', async (_, bench) => {
       hidden: 64,
       grid: [4, 4] as [number, number],
     };
-    const row = await benchKernel(bench, shape, roof);
+    const row = await scope(() => benchKernel(bench, shape, roof));
     expect(row).toMatchObject({ kernel: bench.kernel, dtype, direction: bench.direction });
     expect(row.bytes).toBeGreaterThan(0);
     expect(row.flops).toBeGreaterThanOrEqual(0);

@@ -16,9 +16,9 @@ test('throughput: a table under a line of machine facts, JSON in a file, progres
   const args = ['--methods', 'full,dtl', '--batch', '1', '--dtype', 'f32', '--samples', '2', '--json', file];
   const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args]);
   expect(status).toBe(0);
-  const [facts, common, blank, header, rule, ...lines] = stdout.trimEnd().split('\n');
+  const [facts, settings, blank, header, rule, ...lines] = stdout.trimEnd().split('\n');
   expect(facts).toMatch(/thread.*sidetune/);
-  expect(common).toBe('model vit_tiny_patch16_224, dtype f32, batch 1');
+  expect(settings).toBe('model vit_tiny_patch16_224, dtype f32, batch 1');
   expect(blank).toBe('');
   expect(header).toMatch(/^\| method +\| +images\/s \|.*\| relative to full \|/);
   expect(rule).toMatch(/^\|[-:| ]+\|$/);

@@ -46,9 +46,7 @@ describe('options', () => {
 
   it('unknown options, with those that are known', async () => {
     const error = await errorOf(() => Device.open('cpu', { thread: 2 } as DeviceOptions));
-    expect(error.message).toBe(
-      "Device.open: unknown option 'thread', known: threads, memoryLimit, plan, guards",
-    );
+    expect(error.message).toBe("Device.open: unknown option 'thread', known: threads, memoryLimit, plan, guards");
   });
 
   it('unknown devices, with one that works', async () => {
@@ -183,7 +181,10 @@ describe('close', () => {
     await device.close();
     const uses: [string, () => unknown][] = [
       ['op', () => layerNorm(x, weight, bias)],
-      ['measure', () => addon.kernels.layerNormForward!.measure({ x: x.handle, weight: weight.handle, bias: bias.handle })],
+      [
+        'measure',
+        () => addon.kernels.layerNormForward!.measure({ x: x.handle, weight: weight.handle, bias: bias.handle }),
+      ],
       ['read', () => x.read()],
       ['write', () => x.write(new Float32Array(32))],
       ['copyFrom', () => weight.copyFrom(bias)],

@@ -60,7 +60,7 @@ describe('scope', () => {
     expect(() =>
       scope(() => {
         make();
-        scope(() => make());
+        scope(() => void make());
         throw new Error('on purpose');
       }),
     ).toThrow('on purpose');
@@ -69,8 +69,12 @@ describe('scope', () => {
 
   it('leaves alone what was made before', () => {
     const before = make();
-    scope(() => before.alias());
-    scope(() => before).alias().dispose();
+    scope(() => {
+      before.alias();
+    });
+    scope(() => before)
+      .alias()
+      .dispose();
     expect(before.disposed).toBe(false);
     before.dispose();
   });
@@ -212,7 +216,7 @@ describe('outsideScopes', () => {
       outsideScopes(() => {
         made.push(make());
         made.push(scope(make));
-        scope(() => make());
+        scope(() => void make());
         made.push(make());
       });
       make();

@@ -104,10 +104,22 @@ describe('gradients', () => {
   });
 
   it('with a checkpoint are the same bits, and less is kept', async () => {
-    const x = Tensor.from(device, Float32Array.from({ length: 32 }, (_, i) => Math.sin(3 * i)), [4, 8]);
-    const weight = Tensor.from(device, Float32Array.from({ length: 8 }, (_, i) => 1 + i / 10), [8]);
+    const x = Tensor.from(
+      device,
+      Float32Array.from({ length: 32 }, (_, i) => Math.sin(3 * i)),
+      [4, 8],
+    );
+    const weight = Tensor.from(
+      device,
+      Float32Array.from({ length: 8 }, (_, i) => 1 + i / 10),
+      [8],
+    );
     const bias = Tensor.zeros(device, [8]);
-    const cotangent = Tensor.from(device, Float32Array.from({ length: 32 }, (_, i) => Math.cos(i)), [4, 8]);
+    const cotangent = Tensor.from(
+      device,
+      Float32Array.from({ length: 32 }, (_, i) => Math.cos(i)),
+      [4, 8],
+    );
     const body = (input: Tensor): Tensor => scope(() => layerNorm(layerNorm(input, weight, bias), weight, bias));
     const run = (forward: () => Tensor): { kept: number; grads: Tensor[] } => {
       const tape = new Tape();
@@ -154,7 +166,9 @@ describe('nothing is left behind', () => {
   it('when backward of a checkpoint throws', () => {
     const [x, y] = inputs();
     const error = new Error('on purpose');
-    expect(() => valueAndGrad(() => checkpoint((a) => scope(() => add(failing(a, error), y)), [x]), [x, y])).toThrow(error);
+    expect(() => valueAndGrad(() => checkpoint((a) => scope(() => add(failing(a, error), y)), [x]), [x, y])).toThrow(
+      error,
+    );
     let runs = 0;
     const second = (a: Tensor): Tensor => {
       const result = add(a, y);
@@ -208,7 +222,7 @@ describe('nothing is left behind', () => {
     const [x, y] = inputs();
     const tape = new Tape();
     tape.watch(x);
-    scope(() => tape.run(() => add(layerNorm(x, y, y), y)));
+    scope(() => tape.run(() => void add(layerNorm(x, y, y), y)));
     expect(tape.report().length).toBeGreaterThan(0);
     tape.dispose();
     expect(device.memory().blocks).toBe(2);
@@ -240,7 +254,7 @@ describe('saved tensors', () => {
   it('are not kept where no gradient is wanted', () => {
     const [x, y] = [tensor(1, 2), tensor(3, 4)];
     const tape = new Tape();
-    scope(() => tape.run(() => layerNorm(add(x, y), y, y)));
+    scope(() => tape.run(() => void layerNorm(add(x, y), y, y)));
     expect(tape.report()).toEqual([]);
     dispose(x, y);
   });

@@ -230,7 +230,14 @@ describe('making', () => {
 describe('methods borrowed onto what is no tensor', () => {
   const methods = ['dispose', 'alias', 'reshape', 'write', 'copyFrom', 'read', 'readBytes'] as const;
   it.each(methods)('%s', async (method) => {
-    const foreign = [{}, { handle: {} }, { handle: device.handle, device }, Object.create(Tensor.prototype), [], device];
+    const foreign = [
+      {},
+      { handle: {} },
+      { handle: device.handle, device },
+      Object.create(Tensor.prototype),
+      [],
+      device,
+    ];
     for (const target of foreign) {
       const call = async (): Promise<unknown> => (Tensor.prototype[method] as () => unknown).call(target);
       await expect(call()).rejects.toSatisfy((error) => error instanceof TypeError || error instanceof SidetuneError);

@@ -145,7 +145,11 @@ describe('adamw', () => {
       'a gradient of another shape',
       (make) => ({ gradients: [make([5])] }),
       {},
-      { code: 'SIDETUNE_SHAPE', argument: 'gradients', message: expect.stringContaining("like 'parameters'[0]") },
+      {
+        code: 'SIDETUNE_SHAPE',
+        argument: 'gradients',
+        message: expect.stringContaining("has a tensor of shape [5] at 0, expected [4] like 'parameters'"),
+      },
     ],
     [
       'a bf16 gradient',

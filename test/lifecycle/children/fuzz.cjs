@@ -1,6 +1,6 @@
 // Everything that the addon exports, called with everything that it does not expect. Calls may throw or work; the process must live, and what it computes
 // afterwards must be right. The seed is the first argument.
-const { addon, Device, DeviceError, example, layerNorm, print, SidetuneError, Tensor } = require('./sidetune.cjs');
+const { addon, Device, example, layerNorm, print, SidetuneError } = require('./sidetune.cjs');
 
 let state = Number(process.argv[2]);
 function random(below) {
@@ -203,7 +203,12 @@ function refusals() {
   const wrong = odd().filter((item) => ![otherDevice, closedDevice, orphan, disposed, foreign].includes(item));
   const failures = [];
   for (const name of functions) {
-    const takes = name.startsWith('tensor') && name !== 'tensorCreate' ? 'tensor' : name.startsWith('device') || name === 'tensorCreate' ? 'device' : '';
+    const takes =
+      name.startsWith('tensor') && name !== 'tensorCreate'
+        ? 'tensor'
+        : name.startsWith('device') || name === 'tensorCreate'
+          ? 'device'
+          : '';
     if (!takes || name === 'deviceOpen') continue;
     for (const item of [...wrong, takes === 'tensor' ? device : handles[0]]) {
       try {

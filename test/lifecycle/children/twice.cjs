@@ -11,7 +11,9 @@ async function main() {
   const other = second.deviceOpen('cpu', {});
   const { x, weight, bias } = example(device);
   const made = second.kernels.layerNormForward({ x: x.handle, weight: weight.handle, bias: bias.handle }, {});
-  const bytes = [await addon.tensorRead(made.out), await second.tensorRead(x.handle)].map((buffer) => buffer.byteLength);
+  const bytes = [await addon.tensorRead(made.out), await second.tensorRead(x.handle)].map(
+    (buffer) => buffer.byteLength,
+  );
   let mixed;
   try {
     addon.kernels.layerNormForward(

@@ -1,0 +1,41 @@
+// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and runs the tests of native code against it:
+// `node scripts/test-sanitized.mjs [arguments for vitest]`, by default test/ops, test/lifecycle and test/native.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const addon = join(root, 'build-sanitize/Release/sidetune.node');
+const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+
+function run(command, args, env) {
+  const { status, signal, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env });
+  if (error) throw error;
+  if (status !== 0) process.exit(status ?? (signal ? 1 : 0));
+}
+
+// The runtime must be in the process before anything else, and node does not link it.
+function runtime() {
+  const compiler = process.env.CXX?.split(' ')[0] || 'c++';
+  const { stdout, error } = spawnSync(compiler, ['-print-file-name=libasan.so'], { encoding: 'utf8' });
+  const file = stdout?.trim();
+  if (error || !file || !existsSync(file)) {
+    console.error(`error: ${compiler} has no libasan.so; install libgcc's sanitizers (Debian: a part of g++)`);
+    process.exit(1);
+  }
+  return file;
+}
+
+run(process.execPath, [join(root, 'scripts/build-native.mjs'), '--sanitize'], process.env);
+
+const wanted = process.argv.slice(2);
+const paths = wanted.some((argument) => !argument.startsWith('-')) ? [] : ['test/ops', 'test/lifecycle', 'test/native'];
+run(process.execPath, [vitest, 'run', '--testTimeout=900000', '--hookTimeout=120000', ...paths, ...wanted], {
+  ...process.env,
+  SIDETUNE_ADDON: addon,
+  LD_PRELOAD: runtime(),
+  // Node itself leaves memory to the system when it ends, so leaks are looked for in the C++ tests alone (test/native/native.test.ts).
+  ASAN_OPTIONS: 'detect_leaks=0:detect_stack_use_after_return=1:strict_init_order=1',
+  UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+});
