@@ -5,6 +5,8 @@ import { throughput } from '../../bench/throughput';
 import { train } from '../../bench/train';
 import { units } from '../../bench/units';
 
+process.env.SIDETUNE_NUM_THREADS = '1'; // the figures do not depend on it, and others test beside this
+
 const model = 'vit_tiny_patch16_224';
 const lists = { model, dtype: ['f32' as const], retain: ['activations' as const], prefix: ['keep' as const] };
 

@@ -52,18 +52,17 @@ export interface RunOptions {
   onStderr?(text: string, child: ChildProcess): void;
 }
 
-/** `sidetune ...args`, with no trace of the test runner in its environment. */
+/** `sidetune ...args`, with no trace of the test runner in its environment, and on one thread: others test beside it. */
 export function sidetune(
   args: readonly string[],
   { env = {}, cwd = ROOT, onStderr }: RunOptions = {},
 ): Promise<Outcome> {
-  const clean = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(NODE_|VITEST|FORCE_COLOR)/.test(name)),
-  );
+  const inherited = Object.entries(process.env).filter(([name]) => !/^(NODE_|VITEST|FORCE_COLOR)/.test(name));
+  const environment = { ...Object.fromEntries(inherited), SIDETUNE_NUM_THREADS: '1', ...env };
   return new Promise((done, fail) => {
     const child = spawn(process.execPath, [MAIN, ...args], {
       cwd,
-      env: { ...clean, ...env },
+      env: environment,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let stdout = '';

@@ -123,18 +123,18 @@ describe('a run', () => {
 test('Ctrl-C saves and ends with 130; --resume gets where the run would have got', async () => {
   const losses = (text: string): unknown[] =>
     parseReport(text, 'training').rows.map(({ epoch, loss }) => [epoch, loss]);
-  const args = ['--epochs', '60', '--json', '-'];
+  const args = ['--epochs', '30', '--json', '-'];
   const whole = await train('whole', args);
   let sent = false;
   const first = await train('stopped', args, {
     onStderr(text, child) {
-      if (sent || !text.includes('epoch 2/60')) return;
+      if (sent || !text.includes('epoch 2/30')) return;
       sent = true;
       child.kill('SIGINT');
     },
   });
   expect(first.status).toBe(130);
-  expect(first.stderr).toMatch(/stopped after \d+ of 60 epochs; --resume goes on from .*checkpoint\.safetensors/);
+  expect(first.stderr).toMatch(/stopped after \d+ of 30 epochs; --resume goes on from .*checkpoint\.safetensors/);
   expect(existsSync(at('stopped/adapter.safetensors'))).toBe(false);
 
   const second = await train('stopped', [...args, '--resume']);

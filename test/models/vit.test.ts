@@ -3,9 +3,12 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Device } from '../../lib/device';
+import { openSafetensors } from '../../lib/io/safetensors';
+import { load } from '../../lib/models';
 import { adamW } from '../../lib/optim';
+import { linear, type ModelOptions } from '../../lib/petl';
 import { relativeToMaximum } from '../compare';
-import { type GoldenModel, openGolden } from './golden';
+import { type GoldenModel, goldensFolder, openGolden } from './golden';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -111,5 +114,96 @@ describe.each(withSteps)('golden %s', (name) => {
     }
     optimizer.dispose();
     await close(device, golden);
+  });
+});
+
+describe('a backbone of timm', () => {
+  const pools = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'] as const;
+
+  it.each(pools)('loaded from safetensors, read with pool %s', async (pool) => {
+    const device = await Device.open('cpu', { guards: true });
+    const source = path.join(goldensFolder, 'formats_timm.safetensors');
+    const weights = await openSafetensors(source);
+    const expected = await openSafetensors(path.join(goldensFolder, 'formats_expected.safetensors'));
+    const backbone = await load(device, source, { heads: 3 });
+    const model = linear(backbone, { classes: 5, pool });
+    for (const { name, tensor } of model.parameters()) tensor.write(await weights.readFloat32(name));
+    const logits = model.forward(await expected.readFloat32('in.images'));
+    const error = relativeToMaximum(
+      (await logits.read()) as Float32Array,
+      await expected.readFloat32(`out.logits.${pool}`),
+    );
+    expect(error).toBeLessThan(1e-4);
+    logits.dispose();
+    await weights.close();
+    await close(device, {
+      attrs: {},
+      file: expected,
+      backbone,
+      model,
+      batch: { images: new Float32Array(), labels: new Int32Array() },
+    });
+  });
+
+  it('gives back the tensors of the file, bit for bit', async () => {
+    const device = await Device.open('cpu');
+    const source = path.join(goldensFolder, 'formats_timm.safetensors');
+    const file = await openSafetensors(source);
+    const backbone = await load(device, source, { heads: 3 });
+    expect(backbone.names()).toHaveLength(4 + 11 * 12 + 2);
+    for (const name of backbone.names()) {
+      const tensor = backbone.plain(name);
+      expect(await tensor.read(), name).toEqual(await file.readFloat32(name));
+      tensor.dispose();
+    }
+    await file.close();
+    await device.close();
+  });
+});
+
+describe('drop path', () => {
+  const make = async (device: Device, options: Partial<ModelOptions> = {}) =>
+    openGolden(device, 'vit_dtl_plus', folder, { dropPath: 0.5, ...options });
+
+  it('drops in training and not in inference, by seed and step alone', async () => {
+    const device = await Device.open('cpu');
+    const golden = await make(device);
+    const lossOf = async (): Promise<number> => {
+      const { loss, correct, grads } = golden.model.gradients(golden.batch);
+      const value = (await loss.read())[0]!;
+      for (const tensor of [loss, correct, ...Object.values(grads)]) tensor.dispose();
+      return value;
+    };
+    const plain = (await golden.file.readFloat32('out.loss'))[0]!;
+    const first = await lossOf();
+    expect(Math.abs(first - plain)).toBeGreaterThan(1e-3);
+    expect(await lossOf()).toBe(first);
+    golden.model.steps++;
+    expect(await lossOf()).not.toBe(first);
+    expect((await golden.model.evaluate(golden.batch)).loss).toBeCloseTo(plain, 4);
+    await close(device, golden);
+  });
+
+  it('uses the same masks when blocks run again in backward', async () => {
+    const device = await Device.open('cpu');
+    const results = [];
+    for (const policy of [{}, { retain: 'block-inputs', prefix: 'recompute' }] as const) {
+      const golden = await make(device, policy);
+      const { loss, correct, grads } = golden.model.gradients(golden.batch);
+      results.push(
+        Object.fromEntries(
+          await Promise.all(
+            Object.entries(grads).map(async ([name, grad]) => [name, (await grad.read()) as Float32Array] as const),
+          ),
+        ),
+      );
+      for (const tensor of [loss, correct, ...Object.values(grads)]) tensor.dispose();
+      golden.model.dispose();
+      golden.backbone.dispose();
+      await golden.file.close();
+    }
+    for (const [name, grad] of Object.entries(results[0]!))
+      expect(relativeToMaximum(results[1]![name]!, grad), name).toBeLessThan(1e-4);
+    await device.close();
   });
 });
