@@ -280,6 +280,16 @@ describe('a planning device', () => {
   });
 });
 
+describe('methods borrowed onto what is no device', () => {
+  const methods = ['synchronize', 'memory', 'resetPeak', 'info', 'close', 'checkGuards'] as const;
+  it.each(methods)('%s', async (method) => {
+    for (const target of [{}, { handle: {} }, Object.create(Device.prototype), []]) {
+      const error = await errorOf(() => (Device.prototype[method] as () => unknown).call(target));
+      expect(error instanceof TypeError || error instanceof ArgumentError).toBe(true);
+    }
+  });
+});
+
 it('guards are whole after a call', async () => {
   const device = await Device.open('cpu', { guards: true });
   const { x, weight, bias } = rows(device, 3);
