@@ -120,7 +120,6 @@ void backward(Cpu& cpu, const LinearBackward& k, Workspace scratch) {
 }
 
 void linear_forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
-  if (!k.out) return;
   k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k, scratch) : forward<float>(cpu, k, scratch);
 }
 void linear_backward(Cpu& cpu, const LinearBackward& k, Workspace scratch) {

@@ -115,7 +115,7 @@ void add_bias_gradient(const Cpu& cpu, const Tensor& grad_out, float* grad_bias,
 }
 
 void patch_embed_forward(Cpu& cpu, const PatchEmbedForward& k, Workspace scratch) {
-  if (k.out) k.out.dtype == DType::bf16 ? forward<bf16_t>(cpu, k, scratch) : forward<float>(cpu, k, scratch);
+  k.out.dtype == DType::bf16 ? forward<bf16_t>(cpu, k, scratch) : forward<float>(cpu, k, scratch);
 }
 
 void patch_embed_backward(Cpu& cpu, const PatchEmbedBackward& k, Workspace scratch) {
@@ -193,7 +193,7 @@ void embed_backward(const Cpu& cpu, const EmbedTokensBackward& k) {
 }
 
 void embed_tokens_forward(Cpu& cpu, const EmbedTokensForward& k) {
-  if (k.out) k.out.dtype == DType::bf16 ? embed_forward<bf16_t>(cpu, k) : embed_forward<float>(cpu, k);
+  k.out.dtype == DType::bf16 ? embed_forward<bf16_t>(cpu, k) : embed_forward<float>(cpu, k);
 }
 void embed_tokens_backward(Cpu& cpu, const EmbedTokensBackward& k) {
   k.grad_out.dtype == DType::bf16 ? embed_backward<bf16_t>(cpu, k) : embed_backward<float>(cpu, k);
