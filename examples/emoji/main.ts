@@ -129,7 +129,7 @@ async function main(): Promise<void> {
   await device.close();
 
   console.log('\ninference throughput of a ViT-B/16 with random weights:');
-  process.exitCode = await run('bench throughput --batch 1,4 --samples 3'.split(' '));
+  process.exitCode = await run('bench throughput --batch 1,4 --samples 5'.split(' '));
 }
 
 if (require.main === module) {

@@ -70,7 +70,11 @@ function addThroughput(group: Command): void {
     right('relative to full', ({ relativeToFull }) => (relativeToFull === null ? '-' : relativeToFull.toFixed(3))),
     right('runs', ({ runs }) => String(runs)),
   ];
-  const command = addBench(group, 'throughput', 'inference: images per second of methods, measured in turn');
+  const command = addBench(
+    group,
+    'throughput',
+    'inference: images per second, measured in turn; full is the plain backbone and a head',
+  );
   addMethods(command, ['full', 'dtl', 'dtlPlus']);
   addDtypes(command, ['f32', 'bf16'])
     .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [1, 4, 16])
