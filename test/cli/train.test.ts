@@ -1,9 +1,11 @@
 /** `sidetune train`, `evaluate` and `predict` on a backbone and images made here. */
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { compile, type Outcome, parseReport, type RunOptions, sidetune } from './sidetune';
 import { CLASSES, tempFolder, writeBackbone, writeImages } from './tiny';
+
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }); // work, not time, is what is tested: the machine may be busy
 
 const folder = tempFolder();
 const at = (name: string): string => join(folder.path, name);
@@ -23,7 +25,7 @@ beforeAll(async () => {
   await writeBackbone(backbone);
   await writeImages(at('train'));
   await writeImages(at('test'), 2);
-}, 120_000);
+});
 afterAll(folder.remove);
 
 describe('a run', () => {

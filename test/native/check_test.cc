@@ -172,7 +172,7 @@ TEST(check_infers_what_is_missing) {
   call.fields.in("x", x, "... d", f32 | bf16);
   call.fields.out("out", out, "... 2*d", like("x"));
   call.fields.saved("mean", mean, "...", f32);
-  call.fields.out("unwanted_one", unwanted, "... d", f32);
+  call.fields.out("unwanted_one", unwanted, "... d", f32).optional();
   call.fields.out("given", given, "... 2*d", like("x"));
   call.wish.wanted = [](const std::string& name) { return name != "unwantedOne"; };
   CHECK(call.passes());
@@ -184,6 +184,15 @@ TEST(check_infers_what_is_missing) {
   CHECK_EQUAL(call.missing.size(), 2u);
   CHECK_EQUAL(to_string(mean), "[2, 3]");
   CHECK(mean.dtype == DType::f32);
+}
+
+TEST(check_refuses_to_leave_out_what_is_always_made) {
+  Tensor x = tensor({4}), out;
+  Call call;
+  call.fields.in("x", x, "...", f32);
+  call.fields.out("out", out, "...", f32);
+  call.wish.wanted = [](const std::string&) { return false; };
+  CHECK_EQUAL(call.refusal(), "someKernel: 'out' is always made: it cannot be unwanted");
 }
 
 TEST(check_asks_when_a_dtype_is_the_callers_choice) {

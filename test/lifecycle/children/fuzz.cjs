@@ -267,7 +267,9 @@ async function main(rounds) {
       else attempt(() => addon.kernels[name](args, flags()));
     }
   }
-  await addon.deviceSynchronize(device).catch((error) => {
+  // The device may have been closed by a call: then it says so at once instead of by its promise.
+  const idle = attempt(() => addon.deviceSynchronize(device));
+  await idle?.catch((error) => {
     if (!(error instanceof SidetuneError)) failures.push(String(error));
   });
 
