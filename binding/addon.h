@@ -3,6 +3,8 @@
 #pragma once
 
 #define NAPI_VERSION 8
+// While a worker is being terminated nothing can be thrown into its JavaScript; the alternative is that the process ends.
+#define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 
 #include <functional>

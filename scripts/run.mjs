@@ -1,6 +1,6 @@
 // `npm start` and `npm test`: brings a fresh machine to the point where the command can run, then runs it.
 // Only Node's own modules may be used here: this runs before anything is installed.
-import { existsSync, renameSync, rmSync } from 'node:fs';
+import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensurePackages } from './lib/packages.mjs';
 import { hashSources, unlessStamped } from './lib/stamp.mjs';
@@ -44,13 +44,12 @@ function buildTypeScript() {
   });
 }
 
-async function prepare(command) {
+async function prepare() {
   checkMachine();
   await step('system libraries', ensureSystemPackages);
   await step('npm packages', () => ensurePackages('npm', '.'));
-  if (command === 'start' && existsSync(join(ROOT, EXAMPLE, 'package.json'))) {
-    await step('example packages', () => ensurePackages('npm-example', EXAMPLE));
-  }
+  // The pictures: the main job trains on them, and a test holds their split to its rules.
+  await step('example packages', () => ensurePackages('npm-example', EXAMPLE));
   await step('native build', buildNative);
   await step('TypeScript build', buildTypeScript);
 }
@@ -61,7 +60,7 @@ if (!Object.hasOwn(COMMANDS, command ?? '')) {
   process.exitCode = 2;
 } else {
   try {
-    await withLock(() => prepare(command));
+    await withLock(() => prepare());
     exitWith(await run(process.execPath, [...COMMANDS[command], ...args]));
   } catch (error) {
     exitWith(report(error));

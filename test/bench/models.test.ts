@@ -1,11 +1,9 @@
 /** The benches of whole models: figures that do not depend on the machine. */
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type MemoryRow, memory } from '../../bench/memory';
 import { throughput } from '../../bench/throughput';
 import { train } from '../../bench/train';
 import { units } from '../../bench/units';
-
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }); // work, not time, is what is tested: the machine may be busy
 
 process.env.SIDETUNE_NUM_THREADS = '1'; // the figures do not depend on it, and others test beside this
 

@@ -1,11 +1,9 @@
 /** `sidetune bench …`: tables, JSON, progress, Ctrl-C. What the figures are is tested in test/bench. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { compile, parseReport, sidetune } from './sidetune';
 import { tempFolder } from './tiny';
-
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }); // work, not time, is what is tested: the machine may be busy
 
 const tiny = ['--model', 'vit_tiny_patch16_224'];
 const folder = tempFolder();

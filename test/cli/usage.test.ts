@@ -1,12 +1,10 @@
 /** Help, wrong use, and what every command has in common. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { methodNames } from '../../lib/petl';
 import { compile, parseReport, ROOT, sidetune } from './sidetune';
 import { tempFolder } from './tiny';
-
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }); // work, not time, is what is tested: the machine may be busy
 
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
 const folder = tempFolder();
