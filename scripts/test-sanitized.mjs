@@ -1,5 +1,5 @@
 // Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and runs the tests of native code against it:
-// `node scripts/test-sanitized.mjs [arguments for vitest]`, by default test/ops, test/lifecycle and test/native.
+// `node scripts/test-sanitized.mjs [arguments for vitest]`, by default all that run kernels.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,9 +10,9 @@ const addon = join(root, 'build-sanitize/Release/sidetune.node');
 const vitest = join(root, 'node_modules/vitest/vitest.mjs');
 
 function run(command, args, env) {
-  const { status, signal, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env });
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env });
   if (error) throw error;
-  if (status !== 0) process.exit(status ?? (signal ? 1 : 0));
+  if (status !== 0) process.exit(status ?? 1);
 }
 
 // The runtime must be in the process before anything else, and node does not link it.
@@ -21,7 +21,7 @@ function runtime() {
   const { stdout, error } = spawnSync(compiler, ['-print-file-name=libasan.so'], { encoding: 'utf8' });
   const file = stdout?.trim();
   if (error || !file || !existsSync(file)) {
-    console.error(`error: ${compiler} has no libasan.so; install libgcc's sanitizers (Debian: a part of g++)`);
+    console.error(`error: ${compiler} has no libasan.so, which g++ brings with it; set CXX to a compiler that has it`);
     process.exit(1);
   }
   return file;
@@ -30,7 +30,9 @@ function runtime() {
 run(process.execPath, [join(root, 'scripts/build-native.mjs'), '--sanitize'], process.env);
 
 const wanted = process.argv.slice(2);
-const paths = wanted.some((argument) => !argument.startsWith('-')) ? [] : ['test/ops', 'test/lifecycle', 'test/native'];
+const paths = wanted.some((argument) => !argument.startsWith('-'))
+  ? []
+  : ['test/ops', 'test/lifecycle', 'test/native', 'test/models', 'test/petl', 'test/optim'];
 run(process.execPath, [vitest, 'run', '--testTimeout=900000', '--hookTimeout=120000', ...paths, ...wanted], {
   ...process.env,
   SIDETUNE_ADDON: addon,

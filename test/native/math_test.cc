@@ -165,11 +165,11 @@ void copy_rows() {
   });
 }
 
-// Whole vectors and tails on their own: the lanes behind a tail are zero.
+// Whole vectors and tails on their own, of at least one number: the lanes behind a tail are zero.
 template <class T>
 void load_tails() {
   const size_t n = lanes();
-  for (size_t count = 0; count <= n; count++) {
+  for (size_t count = 1; count <= n; count++) {
     for (size_t misalign = 0; misalign < 3; misalign++) {
       Exact<T> from(count, misalign);
       for (size_t i = 0; i < count; i++) from.data[i] = static_cast<T>(0x3F80 + i);
