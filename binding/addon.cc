@@ -7,7 +7,7 @@ namespace sidetune::binding {
 
 #define KERNEL(family, Arguments) \
   template <>                     \
-  void bind<Arguments>(Napi::Object exports, const char* family_name);
+  void bind<Arguments>(Napi::Object exports);
 #include "native/kernels.def"
 #undef KERNEL
 
@@ -48,7 +48,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   bind_devices(exports);
   bind_tensors(exports);
   Napi::Object kernels = Napi::Object::New(env);
-#define KERNEL(family, Arguments) bind<Arguments>(kernels, #family);
+#define KERNEL(family, Arguments) bind<Arguments>(kernels);
 #include "native/kernels.def"
 #undef KERNEL
   exports.Set("kernels", kernels);

@@ -79,6 +79,6 @@ void bind_tensors(Napi::Object exports);
 
 // Defined by SIDETUNE_BIND in each family's file.
 template <class Arguments>
-void bind(Napi::Object exports, const char* family);
+void bind(Napi::Object exports);
 
 }  // namespace sidetune::binding

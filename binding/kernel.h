@@ -116,7 +116,7 @@ Napi::Value measure_kernel(const Napi::CallbackInfo& info) {
     static constexpr const char* family = #stem;                                                                   \
   };                                                                                                               \
   template <>                                                                                                      \
-  void bind<Arguments>(Napi::Object exports, const char*) {                                                        \
+  void bind<Arguments>(Napi::Object exports) {                                                                     \
     const std::string name = camel_case(#Arguments);                                                               \
     Napi::Function function = Napi::Function::New<guarded<call_kernel<Arguments>>>(exports.Env(), name);           \
     function.Set("describe", Napi::Function::New<guarded<describe_kernel<Arguments>>>(exports.Env(), "describe")); \

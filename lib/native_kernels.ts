@@ -184,40 +184,6 @@ export interface Kernels {
   ): {
 
   };
-  lowRankProject(
-    args: {
-      /** in [..., d] f32 bf16 */ z: Tensor;
-      /** in [d, r] f32 */ a: Tensor;
-      /** out [..., r] f32 */ u?: Tensor | undefined;
-    },
-    flags?: CallFlags,
-  ): {
-    u: Tensor;
-  };
-  lowRankCombine(
-    args: {
-      /** inOut [..., d] f32 */ h: Tensor;
-      /** in [..., r] f32 */ u: readonly Tensor[];
-      /** in [r, d] f32 */ c: readonly Tensor[];
-      initialize?: boolean | undefined;
-    },
-    flags?: CallFlags,
-  ): {
-
-  };
-  lowRankCombineBackward(
-    args: {
-      /** in [..., d] f32 */ gradH: Tensor;
-      /** in [..., d] f32 bf16 */ z: readonly Tensor[];
-      /** in [..., r] f32 */ u: readonly Tensor[];
-      /** in [r, d] f32 */ c: readonly Tensor[];
-      /** inOut [d, r] f32 */ gradA?: readonly Tensor[] | undefined;
-      /** inOut [r, d] f32 */ gradC?: readonly Tensor[] | undefined;
-    },
-    flags?: CallFlags,
-  ): {
-
-  };
   depthwiseConvForward(
     args: {
       grid: readonly number[] | undefined;

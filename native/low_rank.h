@@ -6,11 +6,6 @@
 //   gu = gradH cᵀ      gradZ = residual + gu aᵀ      gradA += zᵀ gu      gradC += uᵀ gradH
 // `residual` is a gradient that z already has from elsewhere. Saved for backward: u, r numbers a row; z is needed too.
 //
-// Nobody reads h before the first inject. So the blocks up to it may project (u = z a) and combine at once:
-//   h ← h + Σ_j u_j c_j
-// with the bits of one accumulate after the other, in one pass over h. All of them see the same gradient; CombineBackward reads
-// it once and adds to the gradients of all a_j and c_j, again with the bits of the single backwards.
-//
 // u c is rounded the same way going forth and back and meets h in a single addition, so a walk back is off by two roundings of h
 // per block at most. Everything is f32 but z and its gradient. Memory is read and written once: a second look at a row finds it
 // in L1. Gradients of parameters are added to what is there, gradients of z are written. The result does not depend on the
@@ -65,52 +60,6 @@ struct LowRankAccumulateBackward {
     field.in_out("grad_c", grad_c, "r d", f32).optional();
   }
   double flops() const { return 8.0 * z.size() * c.dim(0); }
-};
-
-struct LowRankProject {
-  Tensor z, a, u;
-
-  template <class Fields>
-  void fields(Fields& field) {
-    field.in("z", z, "... d", f32 | bf16);
-    field.in("a", a, "d r", f32);
-    field.out("u", u, "... r", f32);
-  }
-  double flops() const { return 2.0 * z.size() * a.dim(1); }
-};
-
-// Lists have one entry per block.
-struct LowRankCombine {
-  Tensor h;
-  TensorList u, c;
-  bool initialize = false;  // h = Σ_j u_j c_j: what h held is not read
-
-  template <class Fields>
-  void fields(Fields& field) {
-    field.in_out("h", h, "... d", f32);
-    field.in("u", u, "... r", f32);
-    field.in("c", c, "r d", f32);
-    field.option("initialize", initialize);
-  }
-  void check(const char* kernel) const;  // each u has the rows of h
-  double flops() const;
-};
-
-struct LowRankCombineBackward {
-  Tensor grad_h;
-  TensorList z, u, c, grad_a, grad_c;  // of each gradient: all or none
-
-  template <class Fields>
-  void fields(Fields& field) {
-    field.in("grad_h", grad_h, "... d", f32);
-    field.in("z", z, "... d", f32 | bf16);
-    field.in("u", u, "... r", f32);
-    field.in("c", c, "r d", f32);
-    field.in_out("grad_a", grad_a, "d r", f32).optional();
-    field.in_out("grad_c", grad_c, "r d", f32).optional();
-  }
-  void check(const char* kernel) const;  // each z has the shape of gradH
-  double flops() const;
 };
 
 }  // namespace sidetune

@@ -2,8 +2,6 @@ import type { KernelBench } from '../harness';
 
 const rank = 2;
 // DTL's frozen blocks up to the first inject, M = 7.
-const blocks = 7;
-const perBlock = <T>(make: () => T): T[] => Array.from({ length: blocks }, make);
 
 export const lowRankBenches: KernelBench[] = [
   {
@@ -38,38 +36,6 @@ export const lowRankBenches: KernelBench[] = [
       residual: tensor([batch, tokens, width]),
       gradA: tensor([width, rank], 'f32'),
       gradC: tensor([rank, width], 'f32'),
-    }),
-  },
-  {
-    kernel: 'lowRankProject',
-    direction: 'forward',
-    args: ({ tensor, batch, tokens, width }) => ({
-      z: tensor([batch, tokens, width]),
-      a: tensor([width, rank], 'f32'),
-    }),
-  },
-  {
-    kernel: 'lowRankCombine',
-    label: '7 blocks',
-    direction: 'forward',
-    args: ({ tensor, batch, tokens, width }) => ({
-      h: tensor([batch, tokens, width], 'f32'),
-      u: perBlock(() => tensor([batch, tokens, rank], 'f32')),
-      c: perBlock(() => tensor([rank, width], 'f32')),
-      initialize: true,
-    }),
-  },
-  {
-    kernel: 'lowRankCombineBackward',
-    label: '7 blocks, all gradients',
-    direction: 'backward',
-    args: ({ tensor, batch, tokens, width }) => ({
-      gradH: tensor([batch, tokens, width], 'f32'),
-      z: perBlock(() => tensor([batch, tokens, width])),
-      u: perBlock(() => tensor([batch, tokens, rank], 'f32')),
-      c: perBlock(() => tensor([rank, width], 'f32')),
-      gradA: perBlock(() => tensor([width, rank], 'f32')),
-      gradC: perBlock(() => tensor([rank, width], 'f32')),
     }),
   },
 ];

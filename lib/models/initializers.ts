@@ -1,5 +1,5 @@
 import type { Device, Kind } from '../device';
-import { kernels } from '../kernels';
+import { fill_, randomNormal_, randomUniform_ } from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 
@@ -11,23 +11,24 @@ export const init = {
   uniform:
     (bound: number): Initializer =>
     (out, seed, offset) => {
-      kernels.randomUniform({ out, low: -bound, high: bound, seed, offset });
+      randomUniform_(out, { low: -bound, high: bound, seed, offset });
     },
   /** Normal with the given deviation, cut at ±cut (timm's trunc_normal_ cuts at ±2 absolute). */
   normal:
     (deviation: number, { mean = 0, cut }: { mean?: number; cut?: number } = {}): Initializer =>
     (out, seed, offset) => {
-      kernels.randomNormal(
-        cut === undefined ? { out, mean, deviation, seed, offset } : { out, mean, deviation, cut, seed, offset },
+      randomNormal_(
+        out,
+        cut === undefined ? { mean, deviation, seed, offset } : { mean, deviation, cut, seed, offset },
       );
     },
   constant:
     (value: number): Initializer =>
     (out) => {
-      kernels.fill({ out, value });
+      fill_(out, value);
     },
   zeros: (): Initializer => (out) => {
-    kernels.fill({ out, value: 0 });
+    fill_(out, 0);
   },
 };
 

@@ -1,5 +1,5 @@
 import { ArgumentError } from '../errors';
-import { kernels } from '../kernels';
+import { adamwUpdate_ } from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 
@@ -85,18 +85,22 @@ export class AdamW {
         if (!grad) throw new ArgumentError(`adamW: no gradient for '${name}'`, { kernel: 'adamW', argument: name });
         return grad;
       });
-      kernels.adamwUpdate({
-        parameters: group.map(({ tensor }) => tensor),
-        firstMoments: group.map(({ name }) => this.moments(name).first),
-        secondMoments: group.map(({ name }) => this.moments(name).second),
-        gradients,
-        lr: this.lr,
-        beta1: this.betas[0],
-        beta2: this.betas[1],
-        eps: this.eps,
-        weightDecay: decay ? this.weightDecay : 0,
-        step,
-      });
+      adamwUpdate_(
+        {
+          parameters: group.map(({ tensor }) => tensor),
+          firstMoments: group.map(({ name }) => this.moments(name).first),
+          secondMoments: group.map(({ name }) => this.moments(name).second),
+          gradients,
+        },
+        {
+          lr: this.lr,
+          beta1: this.betas[0],
+          beta2: this.betas[1],
+          eps: this.eps,
+          weightDecay: decay ? this.weightDecay : 0,
+          step,
+        },
+      );
     }
     this.steps = step;
   }

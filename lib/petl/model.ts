@@ -1,7 +1,6 @@
 import { type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError, ShapeError } from '../errors';
-import { kernels } from '../kernels';
 import type { ForwardContext, Hooks, Retain, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import * as ops from '../ops';
@@ -202,7 +201,7 @@ export class PetlModel {
         if (!training || rate === 0) return undefined;
         const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + (which === 'mlp' ? 1 : 0)) * dropPathStride;
         const out = Tensor.empty(this.device, [batch]);
-        kernels.randomKeep({ out, keep: 1 - rate, seed: this.options.seed, offset });
+        ops.randomKeep_(out, { keep: 1 - rate, seed: this.options.seed, offset });
         return out;
       },
     };

@@ -127,19 +127,6 @@ void undo_rows(const LowRankUndo& k, int64_t begin, int64_t end) {
   });
 }
 
-void combine_rows(const LowRankCombine& k, int64_t begin, int64_t end) {
-  const int64_t d = k.h.dim(-1), r = k.c[0].dim(0);
-  for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
-    float* h = k.h.as<float>() + row * d;
-    for (size_t j = 0; j < k.c.size(); j++) {
-      const bool replace = k.initialize && j == 0;
-      combine_factors<decltype(tile)::value>(k.u[j].as<float>() + row * r, k.c[j].as<float>(), r, d,
-                                             [&](int i, V change, auto at, auto put)
-                                                 HWY_ATTR { put(replace ? change : hn::Add(at(h + i * d), change), h + i * d); });
-    }
-  });
-}
-
 // Partial sums of a group of rows for gradA, as [r, d], and gradC; null where unwanted.
 struct GroupSums {
   float *a, *c;
@@ -192,59 +179,6 @@ void backward(const Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scra
   if (k.grad_c) add_row(sum_of_groups(c_sums, groups, r * d), r * d, k.grad_c.as<float>());
 }
 
-template <class T>
-void project(const Cpu& cpu, const LowRankProject& k, Workspace scratch) {
-  const int64_t d = k.z.dim(-1), rows = k.z.rows(), r = k.a.dim(1);
-  float* a = scratch.take<float>(r * d);
-  transpose(k.a.as<float>(), d, r, a);
-  parallel_ranges(cpu, rows, 8, [&](int64_t begin, int64_t end) {
-    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
-      row_products<decltype(tile)::value>(k.z.as<T>() + row * d, a, r, d, k.u.as<float>() + row * r);
-    });
-  });
-}
-
-// One block's part of the list; it has no gradient of z.
-LowRankAccumulateBackward part(const LowRankCombineBackward& k, size_t j) {
-  LowRankAccumulateBackward one;
-  one.grad_h = k.grad_h, one.z = k.z[j], one.u = k.u[j], one.c = k.c[j];
-  return one;
-}
-
-// A group goes through all blocks before the next begins: its rows of gradH stay in L2.
-void combine_backward(const Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
-  const int64_t d = k.grad_h.dim(-1), rows = k.grad_h.rows(), groups = group_count(rows), per_group = group_rows(rows);
-  const int64_t blocks = static_cast<int64_t>(k.c.size()), r = k.c[0].dim(0), size = r * d;
-  if (rows == 0) return;
-  float* gu = scratch.take<float>(rows * r);
-  float* a_sums = k.grad_a.empty() ? nullptr : scratch.take<float>(blocks * groups * size);
-  float* c_sums = k.grad_c.empty() ? nullptr : scratch.take<float>(blocks * groups * size);
-  parallel_items(cpu, groups, [&](int64_t group) {
-    const int64_t begin = group * per_group, end = std::min(rows, begin + per_group);
-    for (int64_t j = 0; j < blocks; j++) {
-      const int64_t offset = (j * groups + group) * size;
-      const GroupSums sums{a_sums ? a_sums + offset : nullptr, c_sums ? c_sums + offset : nullptr};
-      const LowRankAccumulateBackward one = part(k, j);
-      one.z.dtype == DType::bf16 ? gradient_rows<bf16_t>(one, nullptr, gu, sums, begin, end)
-                                 : gradient_rows<float>(one, nullptr, gu, sums, begin, end);
-    }
-  });
-  for (int64_t j = 0; j < blocks; j++) {
-    const int64_t offset = j * groups * size;
-    if (a_sums) add_transposed(sum_of_groups(a_sums + offset, groups, size), d, r, k.grad_a[j].as<float>());
-    if (c_sums) add_row(sum_of_groups(c_sums + offset, groups, size), size, k.grad_c[j].as<float>());
-  }
-}
-
-void low_rank_project(const Cpu& cpu, const LowRankProject& k, Workspace scratch) {
-  k.z.dtype == DType::bf16 ? project<bf16_t>(cpu, k, scratch) : project<float>(cpu, k, scratch);
-}
-void low_rank_combine(const Cpu& cpu, const LowRankCombine& k) {
-  parallel_ranges(cpu, k.h.rows(), 8, [&](int64_t begin, int64_t end) { combine_rows(k, begin, end); });
-}
-void low_rank_combine_backward(const Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
-  combine_backward(cpu, k, scratch);
-}
 void low_rank_accumulate_forward(const Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
   k.z.dtype == DType::bf16 ? accumulate<bf16_t>(cpu, k, scratch) : accumulate<float>(cpu, k, scratch);
 }
@@ -265,9 +199,6 @@ namespace sidetune::cpu {
 HWY_EXPORT(low_rank_accumulate_forward);
 HWY_EXPORT(low_rank_undo);
 HWY_EXPORT(low_rank_accumulate_backward);
-HWY_EXPORT(low_rank_project);
-HWY_EXPORT(low_rank_combine);
-HWY_EXPORT(low_rank_combine_backward);
 
 void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
   HWY_DYNAMIC_DISPATCH(low_rank_accumulate_forward)(cpu, k, scratch);
@@ -275,11 +206,6 @@ void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
 void run(Cpu& cpu, const LowRankUndo& k, Workspace) { HWY_DYNAMIC_DISPATCH(low_rank_undo)(cpu, k); }
 void run(Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) {
   HWY_DYNAMIC_DISPATCH(low_rank_accumulate_backward)(cpu, k, scratch);
-}
-void run(Cpu& cpu, const LowRankProject& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(low_rank_project)(cpu, k, scratch); }
-void run(Cpu& cpu, const LowRankCombine& k, Workspace) { HWY_DYNAMIC_DISPATCH(low_rank_combine)(cpu, k); }
-void run(Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
-  HWY_DYNAMIC_DISPATCH(low_rank_combine_backward)(cpu, k, scratch);
 }
 
 int64_t workspace(Cpu&, const LowRankAccumulateForward& k) {
@@ -293,21 +219,9 @@ int64_t workspace(Cpu&, const LowRankAccumulateBackward& k) {
          sums * Workspace::aligned<float>(group_count(rows) * r * k.z.dim(-1));
 }
 
-int64_t workspace(Cpu&, const LowRankProject& k) { return Workspace::aligned<float>(k.a.size()); }
-
-int64_t workspace(Cpu&, const LowRankCombineBackward& k) {
-  const int64_t rows = k.grad_h.rows(), blocks = static_cast<int64_t>(k.c.size());
-  const int64_t kinds = (k.grad_a.empty() ? 0 : 1) + (k.grad_c.empty() ? 0 : 1);
-  return Workspace::aligned<float>(rows * k.c[0].dim(0)) +
-         kinds * Workspace::aligned<float>(blocks * group_count(rows) * k.c[0].size());
-}
-
 SIDETUNE_CPU_KERNEL(LowRankAccumulateForward)
 SIDETUNE_CPU_KERNEL(LowRankUndo)
 SIDETUNE_CPU_KERNEL(LowRankAccumulateBackward)
-SIDETUNE_CPU_KERNEL(LowRankProject)
-SIDETUNE_CPU_KERNEL(LowRankCombine)
-SIDETUNE_CPU_KERNEL(LowRankCombineBackward)
 
 }  // namespace sidetune::cpu
 #endif  // HWY_ONCE

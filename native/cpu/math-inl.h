@@ -108,13 +108,9 @@ HWY_INLINE float max(V v) { return hn::GetLane(hn::MaxOfLanes(F(), v)); }
 HWY_INLINE V at_least(V x, float low) { return hn::IfThenElse(hn::Lt(x, hn::Set(F(), low)), hn::Set(F(), low), x); }
 HWY_INLINE V at_most(V x, float high) { return hn::IfThenElse(hn::Gt(x, hn::Set(F(), high)), hn::Set(F(), high), x); }
 
-// eˣ for any x: 0 below −104, infinity above 88.8, relative error below 2e-7. 2ⁿ · e^r with |r| ≤ ln2/2, e^r by a polynomial of
-// degree 6.
-HWY_INLINE V exp(V x) {
+// e^r for r = x − n ln2, which lies within ±ln2/2.
+HWY_INLINE V exp_of_rest(V x, V n) {
   const F f;
-  const hn::RebindToSigned<F> i32;
-  x = at_most(at_least(x, -104.0f), 89.0f);
-  const V n = hn::Round(hn::Mul(x, hn::Set(f, 1.44269504088896f)));
   V r = hn::NegMulAdd(n, hn::Set(f, 0.693145751953125f), x);
   r = hn::NegMulAdd(n, hn::Set(f, 1.428606765330187e-06f), r);
   V p = hn::Set(f, 1.3814598788e-3f);
@@ -122,7 +118,17 @@ HWY_INLINE V exp(V x) {
   p = hn::MulAdd(p, r, hn::Set(f, 4.1668388993e-2f));
   p = hn::MulAdd(p, r, hn::Set(f, 1.6666521132e-1f));
   p = hn::MulAdd(p, r, hn::Set(f, 0.49999994f));
-  p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
+  return hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
+}
+
+// eˣ for any x: 0 below −104, infinity above 88.8, relative error below 2e-7. 2ⁿ · e^r with |r| ≤ ln2/2, e^r by a polynomial of
+// degree 6.
+HWY_INLINE V exp(V x) {
+  const F f;
+  const hn::RebindToSigned<F> i32;
+  x = at_most(at_least(x, -104.0f), 89.0f);
+  const V n = hn::Round(hn::Mul(x, hn::Set(f, 1.44269504088896f)));
+  const V p = exp_of_rest(x, n);
   // 2ⁿ in two halves, so that denormal results and results near the top are reached without overflow in between.
   const auto e = hn::ConvertTo(i32, n);
   const auto half = hn::ShiftRight<1>(e);
@@ -168,14 +174,7 @@ HWY_INLINE V exp_of_moderate(V x) {
   const V round = hn::Set(f, 12582912.0f);
   const V shifted = hn::MulAdd(x, hn::Set(f, 1.44269504088896f), round);
   const V n = hn::Sub(shifted, round);
-  V r = hn::NegMulAdd(n, hn::Set(f, 0.693145751953125f), x);
-  r = hn::NegMulAdd(n, hn::Set(f, 1.428606765330187e-06f), r);
-  V p = hn::Set(f, 1.3814598788e-3f);
-  p = hn::MulAdd(p, r, hn::Set(f, 8.3687165752e-3f));
-  p = hn::MulAdd(p, r, hn::Set(f, 4.1668388993e-2f));
-  p = hn::MulAdd(p, r, hn::Set(f, 1.6666521132e-1f));
-  p = hn::MulAdd(p, r, hn::Set(f, 0.49999994f));
-  p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, hn::Set(f, 1.0f)));
+  const V p = exp_of_rest(x, n);
   return hn::BitCast(f, hn::Add(hn::BitCast(u, p), hn::ShiftLeft<23>(hn::BitCast(u, shifted))));
 }
 
@@ -240,7 +239,8 @@ HWY_INLINE V swish_slope(V x, V beta) {
   const V one = hn::Set(F(), 1.0f), t = clamp(hn::Mul(beta, x), 87.0f);
   const V e = exp_of_moderate(hn::Neg(t));
   const V s = hn::Div(one, hn::Add(e, one));
-  return hn::Mul(s, hn::MulAdd(t, hn::Mul(e, s), one));
+  const V slope = hn::Mul(s, hn::MulAdd(t, hn::Mul(e, s), one));
+  return hn::IfThenElse(hn::IsNaN(x), x, slope);  // the clamp would hide it
 }
 
 }  // namespace sidetune::cpu::HWY_NAMESPACE

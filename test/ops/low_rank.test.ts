@@ -4,9 +4,7 @@ import { Device } from '../../lib/device';
 import { DisposedError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { lowRankAccumulate_, sideInject } from '../../lib/ops';
-import { scope } from '../../lib/scope';
 import { type DType, Tensor } from '../../lib/tensor';
-import { onEachTarget } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
 import { lowRankAccumulate as reference } from '../reference/low_rank';
@@ -166,101 +164,5 @@ describe('in place', () => {
       argument: 'h',
     });
     await device.close();
-  });
-});
-
-describe('many blocks at once', () => {
-  const [rows, d, blocks] = [37, 20, 3];
-
-  function make(device: Device, dtype: DType, r: number) {
-    const list = (shape: number[], seed: number, of: DType = 'f32'): Tensor[] =>
-      Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, of));
-    return {
-      h: draw(device, [rows, d], 1),
-      gradH: draw(device, [rows, d], 2),
-      z: list([rows, d], 10, dtype),
-      a: list([d, r], 20),
-      c: list([r, d], 30),
-    };
-  }
-
-  const cases = (['f32', 'bf16'] as const).flatMap((dtype) => [1, 2, 3, 4, 5, 8].map((r) => [dtype, r] as const));
-
-  it.each(cases)(
-    'project and combine have the bits of one accumulate after the other, %s, rank %i',
-    async (dtype, r) => {
-      await onEachTarget((device) =>
-        scope(async () => {
-          for (const initialize of [false, true]) {
-            const { h, z, a, c } = make(device, dtype, r);
-            const single = initialize
-              ? Tensor.from(device, new Float32Array(rows * d).fill(Number.NaN), [rows, d])
-              : h.alias();
-            const together = Tensor.from(device, (await single.read()) as Float32Array, [rows, d]);
-            const u = z.map((_, j) => kernels.lowRankProject({ z: z[j]!, a: a[j]! }, { poison: true }).u);
-            kernels.lowRankCombine({ h: together, u, c, initialize });
-            for (let j = 0; j < blocks; j++) {
-              const args = { h: single, z: z[j]!, a: a[j]!, c: c[j]!, initialize: initialize && j === 0 };
-              const one = kernels.lowRankAccumulateForward(args, { save: true });
-              expect(await numbers(u[j]!)).toEqual(await numbers(one.u!));
-            }
-            expect(await numbers(together)).toEqual(await numbers(single));
-          }
-        }),
-      );
-    },
-  );
-
-  it.each(cases)('their gradients have the bits of the single ones, any subset, %s, rank %i', async (dtype, r) => {
-    await onEachTarget((device) =>
-      scope(async () => {
-        const { gradH, z, a, c } = make(device, dtype, r);
-        const u = z.map((_, j) => kernels.lowRankProject({ z: z[j]!, a: a[j]! }).u);
-        const accumulators = () => ({
-          gradA: a.map((like, j) => draw(device, [...like.shape], 40 + j)),
-          gradC: c.map((like, j) => draw(device, [...like.shape], 50 + j)),
-        });
-        const expected = accumulators();
-        for (let j = 0; j < blocks; j++) {
-          kernels.lowRankAccumulateBackward(
-            { gradH, z: z[j]!, a: a[j]!, c: c[j]!, u: u[j]!, gradA: expected.gradA[j], gradC: expected.gradC[j] },
-            { wanted: { gradZ: false } },
-          );
-        }
-        for (const wanted of [['gradA', 'gradC'], ['gradA'], ['gradC']] as const) {
-          const got = accumulators();
-          const chosen = Object.fromEntries(wanted.map((name) => [name, got[name]]));
-          kernels.lowRankCombineBackward({ gradH, z, u, c, ...chosen }, { poison: true });
-          for (const name of wanted) {
-            for (let j = 0; j < blocks; j++)
-              expect(await numbers(got[name][j]!)).toEqual(await numbers(expected[name][j]!));
-          }
-        }
-      }),
-    );
-  });
-
-  it('refuses lists that do not fit, and changes nothing', async () => {
-    await onEachTarget((device) =>
-      scope(async () => {
-        const { h, gradH, z, c } = make(device, 'f32', 2);
-        const before = await numbers(h);
-        const u = c.map((_, j) => draw(device, [rows, 2], 60 + j));
-        const few = [draw(device, [rows - 1, 2], 1), u[1]!, u[2]!];
-        const wide = [draw(device, [rows, d + 1], 1), z[1]!, z[2]!];
-        const shape = (argument: string) => expect.objectContaining({ code: 'SIDETUNE_SHAPE', argument });
-        expect(() => kernels.lowRankCombine({ h, u: few, c })).toThrow(shape('u'));
-        expect(() => kernels.lowRankCombine({ h, u: u.slice(1), c })).toThrow(shape('c'));
-        expect(() => kernels.lowRankCombine({ h, u: z, c })).toThrow(shape('u'));
-        expect(() => kernels.lowRankCombine({ h, u: [], c: [] })).toThrow(
-          expect.objectContaining({ code: 'SIDETUNE_ARGUMENT', argument: 'u' }),
-        );
-        const gradC = c.map(() => draw(device, [3, d], 7));
-        expect(() => kernels.lowRankCombineBackward({ gradH, z, u, c, gradC })).toThrow(shape('gradC'));
-        expect(() => kernels.lowRankCombineBackward({ gradH, z: wide, u, c })).toThrow(shape('z'));
-        expect(() => kernels.lowRankCombineBackward({ gradH, z, u: few, c })).toThrow(shape('u'));
-        expect(await numbers(h)).toEqual(before);
-      }),
-    );
   });
 });

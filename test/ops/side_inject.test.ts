@@ -2,7 +2,9 @@ import { expect, it } from 'vitest';
 import { Device } from '../../lib/device';
 import { kernels } from '../../lib/kernels';
 import { sideInject } from '../../lib/ops';
+import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
+import { onEachTarget } from '../each_target';
 import { type Case, type Golden, kernelTest } from '../kernel_test';
 import { sideInject as reference } from '../reference/side_inject';
 
@@ -154,4 +156,17 @@ it('writes over z when asked to', async () => {
   kernels.sideInjectForward({ z, h, out: z });
   expect(await z.read()).toEqual(apart);
   await device.close();
+});
+
+it('NaN stays NaN, forward and in the gradient, on every target', async () => {
+  await onEachTarget(async (device) => {
+    await scope(async () => {
+      const z = Tensor.from(device, [1, 1, 1], [1, 3]);
+      const h = Tensor.from(device, [Number.NaN, 1, -1], [1, 3]);
+      const { out } = kernels.sideInjectForward({ z, h });
+      const { gradH } = kernels.sideInjectBackward({ gradOut: z, h });
+      for (const tensor of [out, gradH])
+        expect(Array.from(await tensor.read(), Number.isNaN)).toEqual([true, false, false]);
+    });
+  });
 });

@@ -1,4 +1,9 @@
+import { expect, it } from 'vitest';
+import { kernels } from '../../lib/kernels';
 import { swish } from '../../lib/ops';
+import { scope } from '../../lib/scope';
+import { Tensor } from '../../lib/tensor';
+import { onEachTarget } from '../each_target';
 import { type Case, type Golden, kernelTest } from '../kernel_test';
 import { swish as reference } from '../reference/swish';
 
@@ -63,4 +68,17 @@ kernelTest('swish', {
       argument: 'x',
     },
   ],
+});
+
+it('NaN stays NaN, forward and in the gradient, on every target', async () => {
+  await onEachTarget(async (device) => {
+    await scope(async () => {
+      const x = Tensor.from(device, [Number.NaN, 1, -1], [3]);
+      const gradOut = Tensor.from(device, [1, 1, 1], [3]);
+      const { out } = kernels.swishForward({ x, beta: 100 });
+      const { gradX } = kernels.swishBackward({ gradOut, x, beta: 100 });
+      for (const tensor of [out, gradX])
+        expect(Array.from(await tensor.read(), Number.isNaN)).toEqual([true, false, false]);
+    });
+  });
 });
