@@ -146,6 +146,9 @@ Napi::Object allocate(Napi::Env env, const std::shared_ptr<Device>& device, Tens
   if (view.layout != Layout::plain) {
     if (view.rank != 2)
       throw Error(Code::shape, "Tensor", "shape", to_string(view), "[O, I]", "Tensor: a packed weight has shape [O, I]");
+    if (view.dtype == DType::i8 && view.layout != Layout::packed)
+      throw Error(Code::dtype, "Tensor", "layout", name_of(view.layout), "packed",
+                  "Tensor: an i8 weight has layout packed, the one for x Wᵀ");
     const Status status =
         device->table().packed_bytes(device->backend(), view.shape[0], view.shape[1], view.dtype, view.layout, &bytes);
     if (!status.ok) throw Error(status.code, status.text);

@@ -53,7 +53,7 @@ Tensor parse_shape(const Napi::Value& value) {
 Napi::Value create(const Napi::CallbackInfo& info) {
   const auto device = unwrap_device(info[0]);
   Tensor view = parse_shape(info[1]);
-  view.dtype = parse<DType>(info[2], "dtype", 4, name_of);
+  view.dtype = parse<DType>(info[2], "dtype", kDTypes, name_of);
   const Kind kind = parse<Kind>(info[3], "kind", kKinds, name_of);
   view.layout = parse<Layout>(info[4], "layout", 3, name_of);
   return allocate(info.Env(), device, view, kind);

@@ -39,7 +39,7 @@ export interface Kernels {
   linearForward(
     args: {
       /** in [..., I] f32 bf16 */ x: Tensor;
-      /** in [O, I] f32 bf16 */ weight: Tensor;
+      /** in [O, I] f32 bf16 i8 */ weight: Tensor;
       /** in [O] f32 */ bias?: Tensor | undefined;
       /** in [..., O] like x */ residual?: Tensor | undefined;
       activation?: 'none' | 'gelu' | undefined;
@@ -68,8 +68,8 @@ export interface Kernels {
   };
   linearPack(
     args: {
-      /** in [O, I] f32 bf16 */ weight: Tensor;
-      /** out [O, I] f32 bf16 */ out?: Tensor | undefined;
+      /** in [O, I] f32 bf16 i8 */ weight: Tensor;
+      /** out [O, I] f32 bf16 i8 */ out?: Tensor | undefined;
     },
     flags?: CallFlags,
   ): {

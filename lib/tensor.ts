@@ -4,7 +4,8 @@ import { bf16ToFloat32, float32ToBf16 } from './io/half';
 import { addon, type Handle } from './native';
 import { register, setTensorTest, unregister } from './scope';
 
-export type DType = 'f32' | 'bf16' | 'i32' | 'u8';
+/** `i8` is the dtype of packed weights alone. */
+export type DType = 'f32' | 'bf16' | 'i32' | 'u8' | 'i8';
 export type Layout = 'plain' | 'packed' | 'packed_transposed';
 export type TensorData = Float32Array | Int32Array | Uint8Array;
 
@@ -166,6 +167,8 @@ export class Tensor {
         return new Int32Array(buffer);
       case 'u8':
         return new Uint8Array(buffer);
+      case 'i8':
+        throw new DtypeError('read: i8 is the dtype of packed weights alone');
     }
   }
 

@@ -265,7 +265,7 @@ class Checker {
 
   static std::string names_of(DTypes dtypes) {
     std::vector<std::string> names;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < kDTypes; i++)
       if (dtypes.set >> i & 1) names.push_back(name_of(static_cast<DType>(i)));
     return join(names, " or ");
   }
@@ -464,7 +464,7 @@ std::string describe(const char* kernel, const char* family, const FieldList& fi
       if (field.is_required) text += ",\"required\":true";
     } else {
       std::vector<std::string> dtypes;
-      for (int i = 0; i < 4; i++)
+      for (int i = 0; i < kDTypes; i++)
         if (field.dtypes.set >> i & 1) dtypes.push_back(name_of(static_cast<DType>(i)));
       text += std::string(",\"spec\":\"") + field.spec + "\",\"dtypes\":\"" +
               (field.dtypes.like ? "like " + camel_case(field.dtypes.like) : join(dtypes, " ")) + "\"";

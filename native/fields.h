@@ -41,6 +41,7 @@ constexpr DTypes f32{1u << static_cast<int>(DType::f32)};
 constexpr DTypes bf16{1u << static_cast<int>(DType::bf16)};
 constexpr DTypes i32{1u << static_cast<int>(DType::i32)};
 constexpr DTypes u8{1u << static_cast<int>(DType::u8)};
+constexpr DTypes i8{1u << static_cast<int>(DType::i8)};
 constexpr DTypes like(const char* field) { return {0, field}; }
 
 // What an option accepts.

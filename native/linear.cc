@@ -5,9 +5,18 @@
 namespace sidetune {
 namespace {
 
+constexpr int64_t kMaxInt8Depth = 65536;  // 255 · 127 · this fits 32 bits
+
 // A weight as the right-hand side of a product whose left side is `rows`.
 void check_weight(const char* kernel, const Tensor& weight, Layout packed, const Tensor& rows, const char* rows_name) {
   const std::string quoted = "'" + camel_case(rows_name) + "'";
+  if (weight.dtype == DType::i8) {
+    if (packed != Layout::packed) refuse_argument(kernel, "weight", "i8", "f32 or bf16: gradients do not flow through i8");
+    if (weight.layout != Layout::packed) refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in i8", "packed");
+    if (weight.dim(1) > kMaxInt8Depth)
+      refuse_argument(kernel, "weight", "i8 with " + std::to_string(weight.dim(1)) + " columns", "at most 65536 columns");
+    return;
+  }
   if (weight.layout != Layout::plain && weight.layout != packed) {
     refuse_argument(kernel, "weight", name_of(weight.layout), std::string("plain or ") + name_of(packed));
   }
@@ -48,6 +57,11 @@ void LinearBackward::check(const char* kernel) const {
 }
 
 void LinearPack::check(const char* kernel) const {
+  for (const auto* side : {&weight, &out}) {
+    if (side->dtype == DType::i8 && side->layout != Layout::packed)
+      refuse_argument(kernel, side == &weight ? "weight" : "out", std::string(name_of(side->layout)) + " in i8", "packed");
+  }
+  if (weight.dtype == DType::i8 && out.dtype == DType::i8) refuse_argument(kernel, "out", "i8 like 'weight'", "f32 or bf16");
   if (weight.layout == Layout::plain && out.layout == Layout::plain)
     refuse_argument(kernel, "out", "plain like 'weight'", "another layout");
 }

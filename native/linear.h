@@ -8,9 +8,12 @@
 // weight between them; a plain weight is packed into scratch at each call, which is the way of weights that are being trained. x
 // in bf16 takes such a weight in f32, too, and rounds it.
 //
-// Sums are f32, rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x. The result does
-// not depend on the number of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed groups. Backward
-// walks the rows in steps of a fixed number, so its scratch memory does not grow with the batch.
+// A packed weight in i8 has one scale for each output; each row of x is rounded to 8 bits with a scale of its own on the way
+// (native/cpu/int8.h has the formulas). For layers that no gradient flows through.
+//
+// Sums are f32 (of i8: exact), rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x.
+// The result does not depend on the number of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed
+// groups. Backward walks the rows in steps of a fixed number, so its scratch memory does not grow with the batch.
 #pragma once
 
 #include "fields.h"
@@ -26,7 +29,7 @@ struct LinearForward {
   template <class Fields>
   void fields(Fields& field) {
     field.in("x", x, "... I", f32 | bf16);
-    field.in("weight", weight, "O I", f32 | bf16).packed();
+    field.in("weight", weight, "O I", f32 | bf16 | i8).packed();
     field.in("bias", bias, "O", f32).optional();
     field.in("residual", residual, "... O", like("x")).optional();
     field.choice("activation", activation, "none gelu");
@@ -65,8 +68,8 @@ struct LinearPack {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.in("weight", weight, "O I", f32 | bf16).packed();
-    field.out("out", out, "O I", f32 | bf16).packed();
+    field.in("weight", weight, "O I", f32 | bf16 | i8).packed();
+    field.out("out", out, "O I", f32 | bf16 | i8).packed();
   }
   void check(const char* kernel) const;
   double flops() const { return 0; }

@@ -8,7 +8,9 @@
 
 namespace sidetune {
 
-enum class DType : uint8_t { f32, bf16, i32, u8 };
+// i8 is the dtype of packed weights alone: numbers with one scale for each output channel.
+enum class DType : uint8_t { f32, bf16, i32, u8, i8 };
+constexpr int kDTypes = 5;
 
 // plain: row-major, contiguous. packed / packed_transposed: a weight [O, I] in the order in which the backend's GEMM reads it as
 // the right-hand side of x Wᵀ (packed) or of gradOut W (packed_transposed); opaque to everything but the linear family.
@@ -26,6 +28,7 @@ constexpr int64_t size_of(DType dtype) {
     case DType::bf16:
       return 2;
     case DType::u8:
+    case DType::i8:
       return 1;
   }
   return 0;

@@ -24,7 +24,12 @@ export function addBackboneOptions(command: Command): Command {
       '--backbone <file|preset>',
       `a .safetensors file with timm's names; or with random weights: ${presets}`,
     )
-    .option('--dtype <dtype>', 'f32, bf16: of matrices and activations', oneOf(['f32', 'bf16'] as const), 'f32');
+    .option(
+      '--dtype <dtype>',
+      `${models.computeDtypes.join(', ')}: of matrices and tokens`,
+      oneOf(models.computeDtypes),
+      'f32',
+    );
 }
 
 /** Opens a device with a backbone for as long as `body` runs. */

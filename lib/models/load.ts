@@ -10,7 +10,7 @@ import { Initialization, init } from './initializers';
 import { type ComputeDtype, completeConfig, isMatrix, Vit, type VitConfig, vitShapes } from './vit';
 
 export interface VitOptions {
-  /** Of matrices and activations. Default 'f32'. */
+  /** Of matrices and tokens. Default 'f32'. */
   dtype?: ComputeDtype;
   /** Of random weights. Default 0. */
   seed?: number;
@@ -28,7 +28,7 @@ export const vitPresets: Record<string, VitConfig> = {
 
 function place(name: string, plain: Tensor, dtype: ComputeDtype): Tensor | PackedWeight {
   if (!isMatrix(name)) return plain;
-  const packed = ops.packWeight(plain, { dtype });
+  const packed = ops.packWeight(plain, { dtype: dtype === 'int8' ? 'i8' : dtype });
   plain.dispose();
   return packed;
 }
@@ -164,7 +164,7 @@ export async function saveVit(
   config: VitConfig,
   tensors: ReadonlyMap<string, Tensor>,
   path: string,
-  { dtype = 'f32', name = 'vit' }: { dtype?: ComputeDtype; name?: string } = {},
+  { dtype = 'f32', name = 'vit' }: { dtype?: 'f32' | 'bf16'; name?: string } = {},
 ): Promise<void> {
   await writeSafetensors(
     path,

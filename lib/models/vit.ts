@@ -7,7 +7,13 @@ import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 import type { ForwardContext, Hooks } from './hooks';
 
-export type ComputeDtype = 'f32' | 'bf16';
+/**
+ * What a backbone computes in. 'int8': frozen matrices in 8 bits with a scale for each output, tokens rounded to 8 bits row by row on their way into a product,
+ * everything else as in 'bf16'. Blocks that gradients flow through are computed in bf16 while training, with the same rounded weights.
+ */
+export type ComputeDtype = 'f32' | 'bf16' | 'int8';
+
+export const computeDtypes: readonly ComputeDtype[] = ['f32', 'bf16', 'int8'];
 
 export interface VitConfig {
   /** Side of the square images, in pixels. */
@@ -114,6 +120,11 @@ export class Vit {
     readonly fingerprint: string,
     private readonly tensors: Map<string, Tensor | PackedWeight>,
   ) {}
+
+  /** Dtype of the tokens. */
+  get tokenDtype(): 'f32' | 'bf16' {
+    return this.dtype === 'int8' ? 'bf16' : this.dtype;
+  }
 
   /** Rows and columns of the patch grid. */
   get grid(): [number, number] {
@@ -224,7 +235,7 @@ export class Vit {
 
   #embed(images: Tensor, plain: (name: string) => Tensor, { hooks, context }: ForwardOptions): Tensor {
     let patches = ops.patchEmbed(images, plain('patch_embed.proj.weight'), plain('patch_embed.proj.bias'), {
-      dtype: this.dtype,
+      dtype: this.tokenDtype,
     });
     if (hooks.patches) patches = replace(patches, hooks.patches(patches, context));
     const z = ops.embedTokens(patches, plain('cls_token'), plain('pos_embed'));

@@ -14,7 +14,8 @@ export interface LinearOptions {
 /**
  * `out = x Wᵀ + bias`, then GELU or `+ residual`, in one pass.
  * @param x - [..., I], f32 or bf16
- * @param weight - [O, I]: frozen and packed ({@link packWeight}) in the dtype of x, or a tensor, f32 or the dtype of x, that is packed at each call
+ * @param weight - [O, I]: frozen and packed ({@link packWeight}) in the dtype of x or in i8, or a tensor, f32 or the dtype of x, that is packed at each call.
+ *   An i8 weight serves where nothing needs a gradient, there x is rounded to 8 bits row by row; where something does, it is widened to the dtype of x.
  * @param bias - [O], f32
  * @returns [..., O], dtype of x; sums are f32
  * Keeps for backward: behind a GELU the sum before it, [..., O]; x only if the weight needs a gradient.
@@ -27,10 +28,11 @@ export function linear(
   bias?: Tensor,
   { activation = 'none', residual }: LinearOptions = {},
 ): Tensor {
-  const frozen = weight instanceof PackedWeight ? weight : undefined;
-  const plain = frozen ? undefined : (weight as Tensor);
+  const packed = weight instanceof PackedWeight ? weight : undefined;
+  const plain = packed ? undefined : (weight as Tensor);
   const inputs = { x, weight: plain, bias, residual };
   const needed = needs(inputs);
+  const frozen = needed && packed?.dtype === 'i8' ? packed.widened(x.dtype) : packed;
   const { out, preActivation } = kernels.linearForward(
     { x, weight: frozen?.forward ?? plain!, bias, residual, activation },
     { save: needed !== null, wanted: { preActivation: activation !== 'none' } },
@@ -60,6 +62,7 @@ export function linear(
 /** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
 export class PackedWeight {
   #backward: Tensor | undefined;
+  #widened: PackedWeight | undefined;
 
   /** @internal */
   constructor(
@@ -83,9 +86,20 @@ export class PackedWeight {
     return this.#backward;
   }
 
+  /** What an i8 weight is where a gradient flows: the same numbers in another dtype; made when first asked for, and kept. */
+  widened(dtype: DType): PackedWeight {
+    if (this.#widened && this.#widened.dtype !== dtype) {
+      this.#widened.dispose();
+      this.#widened = undefined;
+    }
+    this.#widened ??= new PackedWeight(outsideScopes(() => repack(this.forward, dtype, 'weights', 'packed')));
+    return this.#widened;
+  }
+
   dispose(): void {
     this.forward.dispose();
     this.#backward?.dispose();
+    this.#widened?.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -104,7 +118,7 @@ function repack(weight: Tensor, dtype: DType, kind: Kind, layout: Layout): Tenso
 /**
  * Packs a frozen weight for {@link linear}; `weight` itself is not needed afterwards.
  * @param weight - [O, I], f32 or bf16
- * @param options - `dtype` of the products. Default: that of weight
+ * @param options - `dtype` of the products. Default: that of weight. 'i8': one scale for each output, for any dtype of x
  * @throws ShapeError, DtypeError, DisposedError
  */
 export function packWeight(weight: Tensor, { dtype = weight.dtype }: { dtype?: DType } = {}): PackedWeight {
@@ -113,12 +127,12 @@ export function packWeight(weight: Tensor, { dtype = weight.dtype }: { dtype?: D
 
 /**
  * The numbers of a packed weight as a plain tensor [O, I].
- * @param options - `dtype`: default that of weight. `kind`: what memory reports count it as, default 'weights'
+ * @param options - `dtype`: default that of weight, f32 for i8. `kind`: what memory reports count it as, default 'weights'
  * @throws DtypeError, DisposedError
  */
 export function unpackWeight(
   weight: PackedWeight,
-  { dtype = weight.dtype, kind = 'weights' }: { dtype?: DType; kind?: Kind } = {},
+  { dtype = weight.dtype === 'i8' ? 'f32' : weight.dtype, kind = 'weights' }: { dtype?: DType; kind?: Kind } = {},
 ): Tensor {
   return repack(weight.forward, dtype, kind, 'plain');
 }

@@ -3,6 +3,7 @@ import type { Device } from '../device';
 import { ArgumentError, ShapeError } from '../errors';
 import type { ForwardContext, Hooks, Retain, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
+import { isMatrix } from '../models/vit';
 import * as ops from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
@@ -119,6 +120,14 @@ export class PetlModel {
   /** @internal Use a method: `petl.dtl(backbone, options)`. */
   constructor(backbone: Vit, blueprint: ModelBlueprint) {
     checkOptions(blueprint.method, blueprint.options);
+    const rounded =
+      backbone.dtype === 'int8' && backbone.names().find((name) => blueprint.trains(name) && isMatrix(name));
+    if (rounded) {
+      throw new ArgumentError(
+        `petl.${blueprint.method}: the backbone's '${rounded}' is in int8, expected f32 or bf16: rounded weights cannot be trained`,
+        { kernel: `petl.${blueprint.method}`, argument: 'backbone', got: 'int8', expected: 'f32 or bf16' },
+      );
+    }
     this.backbone = backbone;
     this.device = backbone.device;
     this.method = blueprint.method;
@@ -142,6 +151,7 @@ export class PetlModel {
       this.#own[name] = random.make(spec.shape, spec.init, 'side');
     for (const name of backbone.names()) {
       if (!blueprint.trains(name)) continue;
+
       this.#trained.set(name, backbone.plain(name));
       backbone.release(name);
     }

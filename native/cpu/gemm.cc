@@ -1,6 +1,7 @@
 #include "gemm.h"
 
 #include "gemm_state.h"
+#include "int8.h"
 #include "parallel.h"
 
 namespace sidetune::cpu {
@@ -64,7 +65,7 @@ std::vector<Worker>& prepare_team(Cpu& cpu, int64_t tile, int64_t scratchpad, in
   return workers;
 }
 
-bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != dtype; }
+bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != left_dtype(dtype); }
 
 // The left side [count, k] (or [k, count]) of tiles in rows [row, row + count) of the product's m: where it is, or staged. A
 // thread mostly works along one row of tiles, so what it staged last is kept.
@@ -101,11 +102,43 @@ bool gemm_has_bf16() {
   return native;
 }
 
+int int8_levels() {
+  // A sum of extremes, once: exact, or saturated.
+  static const int levels = [] {
+    const OneThread one;
+    constexpr int64_t k = 64;
+    std::vector<uint8_t> a(kTileRows * k, 255);
+    std::vector<int8_t> plain(k * kTileColumns, 127);
+    std::vector<int32_t> c(kTileRows * kTileColumns);
+    const Panel panel = plan_panel(k, kTileColumns, DType::i8);
+    const auto plan = plan_tile(kTileRows, kTileColumns, k, DType::i8, false, panel.desc);
+    const memory::desc from = describe(k, kTileColumns, DType::i8, {kTileColumns, 1});
+    const auto reorder = onednn::plan_reorder(engine(), from, panel.desc);
+    Buffer packed, scratch;
+    packed.reserve(panel.bytes);
+    scratch.reserve(std::max(plan.scratchpad_desc().get_size(), reorder.scratchpad_desc().get_size()));
+    const memory b = view(panel.desc, packed.data());
+    dnnl::stream stream(engine());
+    execute(dnnl::reorder(reorder), stream,
+            {{DNNL_ARG_FROM, view(from, plain.data()).get()},
+             {DNNL_ARG_TO, b.get()},
+             {DNNL_ARG_SCRATCHPAD, view(reorder.scratchpad_desc(), scratch.data()).get()}});
+    execute(dnnl::matmul(plan), stream,
+            {{DNNL_ARG_SRC, view(plan.src_desc(), a.data()).get()},
+             {DNNL_ARG_WEIGHTS, b.get()},
+             {DNNL_ARG_DST, view(plan.dst_desc(), c.data()).get()},
+             {DNNL_ARG_SCRATCHPAD, view(plan.scratchpad_desc(), scratch.data()).get()}});
+    const int32_t exact = 255 * 127 * k;
+    return std::all_of(c.begin(), c.end(), [&](int32_t sum) { return sum == exact; }) ? 255 : 127;
+  }();
+  return levels;
+}
+
 std::string gemm_description() {
   return "oneDNN " + onednn::version() + ", " + implementation(gemm_has_bf16() ? DType::bf16 : DType::f32);
 }
 
-DType operand_dtype(DType dtype) { return dtype == DType::bf16 && gemm_has_bf16() ? DType::bf16 : DType::f32; }
+DType operand_dtype(DType dtype) { return dtype == DType::bf16 && !gemm_has_bf16() ? DType::f32 : dtype; }
 
 void multiply(Cpu& cpu, const Product& product, const Left& left, const void* panels, const Finish& finish) {
   const int64_t m = product.m, n = product.n, k = product.k;
@@ -124,7 +157,7 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
       scratchpad = std::max<int64_t>(scratchpad, tiles[i][j]->scratchpad.get_size());
     }
   }
-  const int64_t stage = is_staged(left, dtype) ? rows.size * k * size_of(dtype) : 0;
+  const int64_t stage = is_staged(left, dtype) ? rows.size * k * size_of(left_dtype(dtype)) : 0;
   std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), scratchpad, stage);
   // oneDNN clears a panel's padding (zeros already) whenever it is given the panel: here, not from many threads at once.
   std::vector<memory> right;
@@ -139,7 +172,7 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
     failure.guard([&] {
       const int64_t i = item / columns.parts, j = item % columns.parts, row = rows.begin(i), count = rows.length(i);
       Worker& worker = workers[omp_get_thread_num()];
-      auto* numbers = static_cast<float*>(worker.tile.data());
+      void* numbers = worker.tile.data();
       if (k == 0) {
         std::memset(numbers, 0, count * columns.length(j) * sizeof(float));
       } else {
@@ -224,10 +257,10 @@ void unpack(Cpu& cpu, const void* panels, DType dtype, const Right& to) {
 
 void add_transposed_product(Cpu& cpu, const Product& product, const Left& a, const Right& b, float* c, Workspace scratch) {
   pack(cpu, b, product.dtype, scratch.data);
-  multiply(cpu, product, a, scratch.data, [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  multiply(cpu, product, a, scratch.data, [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
     for (int64_t r = 0; r < rows; r++) {
       float* to = c + (row + r) * product.n + column;
-      const float* from = tile + r * columns;
+      const float* from = static_cast<const float*>(tile) + r * columns;
       for (int64_t i = 0; i < columns; i++) to[i] += from[i];
     }
   });
@@ -240,6 +273,7 @@ int64_t transposed_product_bytes(Cpu& cpu, int64_t rows, int64_t n, DType dtype)
 
 int64_t packed_bytes(Cpu& cpu, int64_t rows, int64_t columns, DType dtype, Layout layout) {
   if (layout == Layout::plain) return rows * columns * size_of(dtype);
+  if (dtype == DType::i8) return Int8Weight::bytes(cpu, rows, columns);
   const Right right = right_side(nullptr, rows, columns, dtype, layout);
   return panel_bytes(cpu, right.k, right.n, dtype);
 }

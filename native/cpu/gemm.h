@@ -13,6 +13,8 @@
 // bf16: a and b are bf16 where the processor multiplies bf16 (AVX512_BF16, AMX, AVX2-VNNI-2, ...). Elsewhere operands of bf16
 // products are widened: panels hold f32 (twice the memory), f32 weights are not rounded, and rows of a are widened tile by tile.
 // Right, and as fast as f32. DNNL_MAX_CPU_ISA=AVX2 in the environment shows it anywhere.
+//
+// i8: a is u8, b is i8, and tiles are i32. How f32 becomes these and back is in int8.h.
 #pragma once
 
 #include <functional>
@@ -23,7 +25,7 @@
 
 namespace sidetune::cpu {
 
-constexpr int64_t kTileRows = 128, kTileColumns = 192;
+constexpr int64_t kTileRows = 64, kTileColumns = 192;
 
 // oneDNN's primitives by shape, and the buffers of the team that runs them. One per device; safe from the caller's and the
 // stream's thread at once.
@@ -40,7 +42,10 @@ class GemmCache {
 std::string gemm_description();
 // Whether bf16 products run in bf16.
 bool gemm_has_bf16();
-// The dtype that the operands of a product have in memory: f32 for bf16 where those are widened.
+// The largest number that `a` may hold in an i8 product: 255, or 127 where the processor sums pairs of products in 16 bits, which
+// larger ones overflow (it has no VNNI).
+int int8_levels();
+// The dtype that panels have in memory: f32 for bf16 where operands are widened.
 DType operand_dtype(DType dtype);
 
 struct Product {
@@ -57,8 +62,9 @@ struct Left {
   std::function<void(int64_t row, int64_t rows, void* to)> load = nullptr;
 };
 
-// Takes the f32 tile [rows, columns] of c that begins at (row, column). Called from any thread, once per tile.
-using Finish = std::function<void(const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
+// Takes the tile [rows, columns] of c that begins at (row, column): float, or int32_t in an i8 product. Called from any thread,
+// once per tile.
+using Finish = std::function<void(const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
 
 void multiply(Cpu& cpu, const Product& product, const Left& left, const void* panels, const Finish& finish);
 

@@ -38,18 +38,22 @@ inline const dnnl::engine& engine() {
 }
 
 inline memory::desc describe(int64_t rows, int64_t columns, DType dtype, memory::dims strides) {
-  return {{rows, columns}, onednn::type_of(dtype == DType::bf16), strides};
+  return {{rows, columns}, onednn::type_of(dtype), strides};
 }
 inline memory view(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
 
-// A tile [rows, columns] of f32. The left side is [rows, k], or [k, rows] when transposed.
+// The dtypes of a tile's left side and result, by that of its panel.
+inline DType left_dtype(DType panel) { return panel == DType::i8 ? DType::u8 : panel; }
+inline DType result_dtype(DType panel) { return panel == DType::i8 ? DType::i32 : DType::f32; }
+
+// A tile [rows, columns]. The left side is [rows, k], or [k, rows] when transposed.
 inline dnnl::matmul::primitive_desc plan_tile(int64_t rows, int64_t columns, int64_t k, DType dtype, bool transposed,
                                               const memory::desc& panel) {
-  const memory::desc left = describe(rows, k, dtype, transposed ? memory::dims{1, rows} : memory::dims{k, 1});
-  return onednn::plan_matmul(engine(), left, panel, describe(rows, columns, DType::f32, {columns, 1}));
+  const memory::desc left = describe(rows, k, left_dtype(dtype), transposed ? memory::dims{1, rows} : memory::dims{k, 1});
+  return onednn::plan_matmul(engine(), left, panel, describe(rows, columns, result_dtype(dtype), {columns, 1}));
 }
 inline memory::desc any_panel(int64_t k, int64_t columns, DType dtype) {
-  return {{k, columns}, onednn::type_of(dtype == DType::bf16), memory::format_tag::any};
+  return {{k, columns}, onednn::type_of(dtype), memory::format_tag::any};
 }
 
 // How one panel [k, columns] lies in memory, in whole cache lines.
@@ -57,6 +61,11 @@ struct Panel {
   memory::desc desc;
   int64_t bytes;
 };
+inline Panel plan_panel(int64_t k, int64_t columns, DType dtype) {
+  const memory::desc desc = plan_tile(kTileRows, columns, k, dtype, false, any_panel(k, columns, dtype)).weights_desc();
+  return {desc, (static_cast<int64_t>(desc.get_size()) + 63) / 64 * 64};
+}
+
 struct Tile {
   memory::desc left, result, scratchpad;
   dnnl::matmul primitive;
@@ -169,8 +178,7 @@ struct GemmCache::State {
   std::shared_ptr<const Panel> panel(int64_t k, int64_t columns, DType dtype) {
     return panels.get({k, columns, static_cast<int64_t>(dtype)}, [&] {
       const OneThread one;
-      const memory::desc desc = plan_tile(kTileRows, columns, k, dtype, false, any_panel(k, columns, dtype)).weights_desc();
-      return Panel{desc, (static_cast<int64_t>(desc.get_size()) + 63) / 64 * 64};
+      return plan_panel(k, columns, dtype);
     });
   }
 

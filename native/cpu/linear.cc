@@ -6,13 +6,36 @@
 #include "math-inl.h"
 // clang-format on
 
+#include <cmath>
+
 #include "../linear.h"
 #include "gemm.h"
+#include "int8.h"
 #include "parallel.h"
 
 #ifndef SIDETUNE_CPU_LINEAR
 #define SIDETUNE_CPU_LINEAR
 namespace sidetune::cpu {
+
+// A number of a plain f32 or bf16 tensor.
+inline float number_at(const Tensor& tensor, int64_t i) {
+  if (tensor.dtype == DType::f32) return tensor.as<float>()[i];
+  const uint32_t bits = static_cast<uint32_t>(tensor.as<uint16_t>()[i]) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// NaN stays NaN.
+inline void set_number_at(const Tensor& tensor, int64_t i, float number) {
+  if (tensor.dtype == DType::f32) {
+    tensor.as<float>()[i] = number;
+    return;
+  }
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  tensor.as<uint16_t>()[i] = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
 
 // The row of an optional tensor [rows, width] at a column; null if there is none.
 template <class T>
@@ -40,18 +63,75 @@ void finish_row(const float* tile, const float* bias, bool gelu_behind, const T*
   });
 }
 
+// Rounds a row of x to 8 bits (int8.h). A step that is hardly a normal number counts as 0: 1 / step would not be finite.
+template <class T>
+Int8Row quantise_row(const T* x, int64_t count, int levels, uint8_t* q) {
+  V low = hn::Zero(F()), high = hn::Zero(F()), rest = hn::Zero(F());
+  for_each_vector(count, [&](size_t, auto at, auto) HWY_ATTR {
+    const V v = at(x);
+    low = hn::Min(low, v);
+    high = hn::Max(high, v);
+    rest = hn::MulAdd(v, hn::Zero(F()), rest);  // NaN as soon as a number is not finite
+  });
+  const float most = static_cast<float>(levels), lowest = -max(hn::Neg(low));
+  const float step = max(high) / most - lowest / most + sum(rest);
+  if (!(step > 1e-37f)) {
+    std::memset(q, 0, count);
+    return {step > 0 ? 0 : step, 0};
+  }
+  const float zero = std::nearbyint(-lowest / step);
+  const V per_step = hn::Set(F(), 1 / step), start = hn::Set(F(), zero), top = hn::Set(F(), most);
+  for_each_vector(count, [&](size_t, auto at, auto put)
+                             HWY_ATTR { put(hn::Min(hn::Max(hn::MulAdd(at(x), per_step, start), hn::Zero(F())), top), q); });
+  return {step, static_cast<int32_t>(zero)};
+}
+
+// The product's numbers for a row of a tile, from its sums. Reads and writes whole vectors.
+void dequantise_row(const int32_t* sums, Int8Row row, const float* scales, const int32_t* weight_sums, int64_t columns,
+                    float* to) {
+  const hn::Rebind<int32_t, F> i32;
+  const auto zero = hn::Set(i32, row.zero);
+  const V step = hn::Set(F(), row.step);
+  for (int64_t i = 0; i < columns; i += static_cast<int64_t>(lanes())) {
+    const auto sum = hn::Sub(hn::LoadU(i32, sums + i), hn::Mul(zero, hn::LoadU(i32, weight_sums + i)));
+    store(hn::Mul(hn::ConvertTo(F(), sum), hn::Mul(step, load(scales + i))), to + i);
+  }
+}
+
+template <class T, class Finish>
+void multiply_int8(Cpu& cpu, const LinearForward& k, Workspace scratch, const Finish& finish) {
+  const int64_t rows = k.x.rows(), I = k.x.dim(-1), O = k.weight.dim(0);
+  const Int8Weight weight(cpu, k.weight);
+  const int levels = int8_levels();
+  uint8_t* q = scratch.take<uint8_t>(rows * I);
+  Int8Row* steps = scratch.take<Int8Row>(rows);
+  parallel_ranges(cpu, rows, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) steps[row] = quantise_row(k.x.as<T>() + row * I, I, levels, q + row * I);
+  });
+  multiply(cpu, {rows, O, I, DType::i8}, Left{q, DType::u8}, weight.panels,
+           [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
+             HWY_ALIGN float numbers[kTileColumns + Int8Weight::kPad];
+             for (int64_t r = 0; r < count; r++) {
+               dequantise_row(static_cast<const int32_t*>(tile) + r * columns, steps[row + r], weight.scales + column,
+                              weight.sums + column, columns, numbers);
+               finish(numbers, row + r, column, columns);
+             }
+           });
+}
+
 template <class T>
 void forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   const int64_t I = k.x.dim(-1), O = k.weight.dim(0);
+  const auto finish = [&](const float* numbers, int64_t row, int64_t column, int64_t columns) {
+    finish_row(numbers, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
+               at_row<const T>(k.residual, row, O, column), columns, at_row<T>(k.pre_activation, row, O, column),
+               at_row<T>(k.out, row, O, column));
+  };
+  if (k.weight.dtype == DType::i8) return multiply_int8<T>(cpu, k, scratch, finish);
   const void* panels = weight_panels(cpu, k.weight, Layout::packed, k.x.dtype, scratch);
-  const Left x{k.x.data, k.x.dtype};
-  multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, x, panels,
-           [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-             for (int64_t r = 0; r < rows; r++) {
-               finish_row(tile + r * columns, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
-                          at_row<const T>(k.residual, row + r, O, column), columns,
-                          at_row<T>(k.pre_activation, row + r, O, column), at_row<T>(k.out, row + r, O, column));
-             }
+  multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, Left{k.x.data, k.x.dtype}, panels,
+           [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+             for (int64_t r = 0; r < rows; r++) finish(static_cast<const float*>(tile) + r * columns, row + r, column, columns);
            });
 }
 
@@ -96,9 +176,10 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
   if (k.grad_x) {
     const int64_t I = k.grad_x.dim(-1);
     multiply(cpu, {rows, I, O, k.grad_out.dtype}, g, panels,
-             [&](const float* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
+             [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
                for (int64_t r = 0; r < count; r++)
-                 round_row(tile + r * columns, columns, at_row<T>(k.grad_x, first + row + r, I, column));
+                 round_row(static_cast<const float*>(tile) + r * columns, columns,
+                           at_row<T>(k.grad_x, first + row + r, I, column));
              });
   }
   if (k.grad_weight) {
@@ -144,7 +225,10 @@ HWY_EXPORT(linear_backward);
 void run(Cpu& cpu, const LinearForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_forward)(cpu, k, scratch); }
 void run(Cpu& cpu, const LinearBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_backward)(cpu, k, scratch); }
 
-int64_t workspace(Cpu& cpu, const LinearForward& k) { return weight_scratch(cpu, k.weight, Layout::packed, k.x.dtype); }
+int64_t workspace(Cpu& cpu, const LinearForward& k) {
+  if (k.weight.dtype == DType::i8) return Workspace::aligned<uint8_t>(k.x.size()) + Workspace::aligned<Int8Row>(k.x.rows());
+  return weight_scratch(cpu, k.weight, Layout::packed, k.x.dtype);
+}
 
 int64_t workspace(Cpu& cpu, const LinearBackward& k) {
   const int64_t O = k.grad_out.dim(-1), all = k.grad_out.rows(), rows = std::min(all, kGradientRows);
@@ -156,22 +240,80 @@ int64_t workspace(Cpu& cpu, const LinearBackward& k) {
   return bytes;
 }
 
+namespace {
+
+// W row by row to int8 (int8.h); `from` is plain, f32 or bf16.
+void quantise_weight(Cpu& cpu, const Tensor& from, int8_t* q, const Int8Weight& to) {
+  const int64_t O = from.dim(0), I = from.dim(1);
+  std::memset(to.scales + O, 0, (Int8Weight::padded(O) - O) * sizeof(float));
+  std::memset(to.sums + O, 0, (Int8Weight::padded(O) - O) * sizeof(int32_t));
+  parallel_items(cpu, O, [&](int64_t o) {
+    const auto number = [&](int64_t i) { return number_at(from, o * I + i); };
+    float largest = 0, rest = 0;
+    for (int64_t i = 0; i < I; i++) largest = std::max(largest, std::fabs(number(i))), rest += number(i) * 0;
+    const float scale = largest / 127 + rest;
+    const float per_step = scale > 1e-37f ? 1 / scale : 0;
+    int32_t sum = 0;
+    for (int64_t i = 0; i < I; i++) {
+      const auto rounded = per_step > 0 ? static_cast<int32_t>(std::nearbyint(number(i) * per_step)) : 0;
+      q[o * I + i] = static_cast<int8_t>(std::clamp(rounded, -127, 127));
+      sum += q[o * I + i];
+    }
+    to.scales[o] = scale;
+    to.sums[o] = sum;
+  });
+}
+
+void dequantise_weight(Cpu& cpu, const int8_t* q, const Int8Weight& from, const Tensor& to) {
+  const int64_t O = to.dim(0), I = to.dim(1);
+  parallel_items(cpu, O, [&](int64_t o) {
+    for (int64_t i = 0; i < I; i++) set_number_at(to, o * I + i, from.scales[o] * static_cast<float>(q[o * I + i]));
+  });
+}
+
+Tensor plain_like(const Tensor& weight, DType dtype, void* data) {
+  Tensor plain = weight;
+  plain.layout = Layout::plain, plain.dtype = dtype, plain.data = data;
+  return plain;
+}
+
+// The dtype of a plain copy between two packed layouts.
+DType between(const LinearPack& k) { return operand_dtype(k.weight.dtype == DType::i8 ? k.out.dtype : k.weight.dtype); }
+
+}  // namespace
+
 // Between two packed layouts the weight is plain for a moment.
 void run(Cpu& cpu, const LinearPack& k, Workspace scratch) {
   const int64_t O = k.weight.dim(0), I = k.weight.dim(1);
-  void* plain = k.weight.data;
-  DType dtype = k.weight.dtype;
+  const bool to_plain = k.out.layout == Layout::plain;
+  Tensor plain = k.weight;
   if (k.weight.layout != Layout::plain) {
-    const bool to_plain = k.out.layout == Layout::plain;
-    plain = to_plain ? k.out.data : scratch.data;
-    dtype = to_plain ? k.out.dtype : operand_dtype(k.weight.dtype);
-    unpack(cpu, k.weight.data, k.weight.dtype, right_side(plain, O, I, dtype, k.weight.layout));
+    const DType dtype = to_plain ? k.out.dtype : between(k);
+    plain = plain_like(k.weight, dtype, to_plain ? k.out.data : scratch.take<std::byte>(O * I * size_of(dtype)));
+    if (k.weight.dtype == DType::i8) {
+      Workspace rest = scratch;
+      auto* q = rest.take<int8_t>(O * I);
+      unpack(cpu, k.weight.data, DType::i8, right_side(q, O, I, DType::i8, Layout::packed));
+      dequantise_weight(cpu, q, Int8Weight(cpu, k.weight), plain);
+    } else {
+      unpack(cpu, k.weight.data, k.weight.dtype, right_side(plain.data, O, I, dtype, k.weight.layout));
+    }
   }
-  if (k.out.layout != Layout::plain) pack(cpu, right_side(plain, O, I, dtype, k.out.layout), k.out.dtype, k.out.data);
+  if (to_plain) return;
+  if (k.out.dtype == DType::i8) {
+    const Int8Weight weight(cpu, k.out);
+    auto* q = scratch.take<int8_t>(O * I);
+    quantise_weight(cpu, plain, q, weight);
+    pack(cpu, right_side(q, O, I, DType::i8, Layout::packed), DType::i8, weight.panels);
+  } else {
+    pack(cpu, right_side(plain.data, O, I, plain.dtype, k.out.layout), k.out.dtype, k.out.data);
+  }
 }
 int64_t workspace(Cpu&, const LinearPack& k) {
   const bool both_packed = k.weight.layout != Layout::plain && k.out.layout != Layout::plain;
-  return both_packed ? k.weight.size() * size_of(operand_dtype(k.weight.dtype)) : 0;
+  const bool int8 = k.weight.dtype == DType::i8 || k.out.dtype == DType::i8;
+  return (both_packed ? Workspace::aligned<std::byte>(k.weight.size() * size_of(between(k))) : 0) +
+         (int8 ? Workspace::aligned<int8_t>(k.weight.size()) : 0);
 }
 
 SIDETUNE_CPU_KERNEL(LinearForward)

@@ -52,6 +52,12 @@ HWY_INLINE void store(V v, bf16_t* p) {
   (void)f;
 }
 
+// Rounds to nearest even; for numbers from 0 to 255.
+HWY_INLINE void store(V v, uint8_t* p) {
+  const hn::Rebind<uint8_t, F> u8;
+  hn::StoreU(hn::DemoteTo(u8, hn::NearestInt(v)), u8, p);
+}
+
 // The first `count` < lanes() numbers; the other lanes are zero, and their memory is not touched.
 template <class T>
 HWY_INLINE V load_tail(const T* p, size_t count) {

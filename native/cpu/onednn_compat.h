@@ -4,6 +4,8 @@
 #include <dnnl.hpp>
 #include <string>
 
+#include "../tensor.h"
+
 namespace sidetune::cpu::onednn {
 
 using dnnl::memory;
@@ -27,7 +29,21 @@ inline dnnl::reorder::primitive_desc plan_reorder(const dnnl::engine& engine, co
   return {engine, from, engine, to, attributes};
 }
 
-inline memory::data_type type_of(bool bf16) { return bf16 ? memory::data_type::bf16 : memory::data_type::f32; }
+inline memory::data_type type_of(DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+      return memory::data_type::bf16;
+    case DType::i32:
+      return memory::data_type::s32;
+    case DType::u8:
+      return memory::data_type::u8;
+    case DType::i8:
+      return memory::data_type::s8;
+    case DType::f32:
+      break;
+  }
+  return memory::data_type::f32;
+}
 
 inline std::string version() {
   const dnnl::version_t* v = dnnl::version();

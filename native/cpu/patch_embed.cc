@@ -91,9 +91,9 @@ void forward(Cpu& cpu, const PatchEmbedForward& k, Workspace scratch) {
   Left left;
   left.load = [&](int64_t row, int64_t rows, void* to) { unfold(images, patches, row, rows, to, operand_dtype(dtype)); };
   multiply(cpu, {k.out.rows(), D, patches.size(), dtype}, left, panels,
-           [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+           [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
              for (int64_t r = 0; r < rows; r++) {
-               const float* from = tile + r * columns;
+               const float* from = static_cast<const float*>(tile) + r * columns;
                T* to = k.out.as<T>() + (row + r) * D + column;
                for_each_vector(columns, [&](size_t, auto at, auto put)
                                             HWY_ATTR { put(bias ? hn::Add(at(from), at(bias + column)) : at(from), to); });
@@ -127,10 +127,10 @@ void patch_embed_backward(Cpu& cpu, const PatchEmbedBackward& k, Workspace scrat
     const void* panels = weight_panels(cpu, as_matrix(k.weight), Layout::packed_transposed, dtype, panel_scratch);
     float* images = k.grad_images.as<float>();
     multiply(cpu, {all, patches.size(), D, dtype}, Left{k.grad_out.data, dtype, false}, panels,
-             [&](const float* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+             [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
                for (int64_t r = 0; r < rows; r++) {
                  patches.for_each_run(row + r, column, column + columns, [&](int64_t to, int64_t place, int64_t count) {
-                   copy_row(tile + r * columns + place - column, count, images + to);
+                   copy_row(static_cast<const float*>(tile) + r * columns + place - column, count, images + to);
                  });
                }
              });
