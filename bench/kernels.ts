@@ -3,7 +3,6 @@
 import { Device } from '../lib/device';
 import { ArgumentError } from '../lib/errors';
 import * as models from '../lib/models';
-import { scope } from '../lib/scope';
 import type { Control, Result } from './control';
 import {
   type BenchShape,
@@ -50,7 +49,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
 export interface KernelsOptions extends Control {
   /** Of `models.vitPresets`: tokens, width, heads and so on of the shapes. */
   model: string;
-  batch: number;
+  batch: readonly number[];
   dtype: readonly Compute[];
   /** Which cases: matched against 'kernel label'. */
   filter?: RegExp;
@@ -64,16 +63,20 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
     const known = [...new Set(all.map(({ kernel }) => kernel))].join(', ');
     throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
   }
-  const shape = { batch: options.batch, ...shapeOf(options.model) };
-  const cases = options.dtype.flatMap((dtype) => chosen.map((bench) => ({ dtype, bench })));
+  const shape = shapeOf(options.model);
+  const cases = options.dtype.flatMap((dtype) =>
+    options.batch.flatMap((batch, i) =>
+      chosen.filter(({ perBatch }) => perBatch !== false || i === 0).map((bench) => ({ dtype, batch, bench })),
+    ),
+  );
   const rows: KernelRow[] = [];
   await using device = await Device.open('cpu');
   onProgress?.(0, cases.length, "the machine's roofs");
   const roof = await measureRoof(device);
-  for (const { dtype, bench } of cases) {
+  for (const { dtype, batch, bench } of cases) {
     if (signal?.aborted) break;
-    onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype}`);
-    rows.push(await scope(() => benchKernel(bench, { ...shape, device, dtype }, roof)));
+    onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype} batch ${batch}`);
+    rows.push(await benchKernel(bench, { ...shape, device, dtype, batch }, roof));
   }
   onProgress?.(rows.length, cases.length, 'done');
   return { host: { ...host(device), roof }, rows };

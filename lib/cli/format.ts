@@ -13,6 +13,12 @@ export function bytes(count: number): string {
   return `${unit === 0 ? value : digits(value)} ${units[unit]}`;
 }
 
+/** Three digits and a decimal prefix: '512', '1.23 G'. */
+export function metric(value: number): string {
+  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(value, 1) * 1.0005) / 3)));
+  return power === 0 ? String(Math.round(value)) : `${digits(value / 1000 ** power)} ${' kMGT'[power]}`;
+}
+
 /** Three significant digits, never more behind the point: '0.731', '45.1', '1234'. */
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return '-';

@@ -37,7 +37,7 @@ const cases = Object.values(kernelBenches)
 
 test.each(cases)('%s: runs, and its row is complete', async (_, bench) => {
   await using device = await Device.open('cpu', { plan: true });
-  const roof = { gemmGflops: { f32: 100, bf16: 200 }, copyGbps: 10 };
+  const roof = { gemmGflops: { f32: 100, bf16: 200 }, copy: [{ bytes: 2 ** 20, gbps: 10 }] };
   for (const dtype of ['f32', 'bf16'] as const) {
     const shape = {
       device,
@@ -58,6 +58,6 @@ test.each(cases)('%s: runs, and its row is complete', async (_, bench) => {
 });
 
 test('a filter that leaves nothing is refused', async () => {
-  const options = { model: 'vit_tiny_patch16_224', batch: 1, dtype: ['f32' as const], filter: /nothing/ };
+  const options = { model: 'vit_tiny_patch16_224', batch: [1], dtype: ['f32' as const], filter: /nothing/ };
   await expect(kernels(options)).rejects.toThrow(ArgumentError);
 });
