@@ -59,14 +59,19 @@ const products = [
 /** 256 KiB, 512 KiB … 256 MiB. */
 const copies = Array.from({ length: 11 }, (_, i) => 2 ** (18 + i));
 
-export async function measureRoof(device: Device): Promise<Roof> {
+/** Takes some seconds. @returns undefined when it was stopped */
+export async function measureRoof(device: Device, signal?: AbortSignal): Promise<Roof | undefined> {
   const roof: Roof = { gemmGflops: { f32: 0, bf16: 0 }, copy: [] };
   for (const dtype of ['f32', 'bf16'] as const) {
     for (const shape of products) {
+      if (signal?.aborted) return undefined;
       roof.gemmGflops[dtype] = Math.max(roof.gemmGflops[dtype], await gemmGflops(device, dtype, shape));
     }
   }
-  for (const bytes of copies) roof.copy.push({ bytes, gbps: await copyGbps(device, bytes) });
+  for (const bytes of copies) {
+    if (signal?.aborted) return undefined;
+    roof.copy.push({ bytes, gbps: await copyGbps(device, bytes) });
+  }
   return roof;
 }
 
@@ -76,7 +81,7 @@ function gemmGflops(device: Device, dtype: Compute, [rows, outputs, inputs]: (ty
     const weight = Tensor.empty(device, [outputs, inputs], { dtype, layout: 'packed' });
     kernels.linearPack({ weight: numbers(device, [outputs, inputs], dtype), out: weight });
     const call = (): void => scope(() => void kernels.linearForward({ x, weight }));
-    const { min } = await time(device, call, { sampleMs: 60 });
+    const { min } = await time(device, call, { samples: 5, sampleMs: 60 });
     return (2 * rows * outputs * inputs) / min / 1e6;
   });
 }
@@ -89,7 +94,18 @@ function copyGbps(device: Device, bytes: number): Promise<number> {
   });
 }
 
-/** The rate at which `bytes` can move: between two sizes on a line over log(bytes), beyond the last ones theirs. */
+/** The better of two measurements: what slows a machine down for a while is not its roof. */
+export function higher(a: Roof, b: Roof): Roof {
+  return {
+    gemmGflops: {
+      f32: Math.max(a.gemmGflops.f32, b.gemmGflops.f32),
+      bf16: Math.max(a.gemmGflops.bf16, b.gemmGflops.bf16),
+    },
+    copy: a.copy.map(({ bytes, gbps }, i) => ({ bytes, gbps: Math.max(gbps, b.copy[i]!.gbps) })),
+  };
+}
+
+/** The rate of moving a working set of `bytes`: between two sizes on a line over log(bytes), beyond the last ones theirs. */
 export function copyGbpsAt({ copy }: Roof, bytes: number): number {
   const next = copy.findIndex((point) => point.bytes >= bytes);
   if (next <= 0) return copy.at(next)!.gbps;
@@ -130,7 +146,8 @@ export interface KernelBench {
   flags?: { save?: boolean };
 }
 
-export interface KernelRow {
+/** What one case took. */
+export interface KernelTiming {
   kernel: string;
   label: string;
   shape: string;
@@ -140,26 +157,30 @@ export interface KernelRow {
   direction: string;
   /** Median. */
   ms: number;
-  /** That must move, once each. */
+  /** That must move: read once, written once. */
   bytes: number;
+  /** Of all tensors together: what a cache would have to hold. */
+  workingSetBytes: number;
   flops: number;
+}
+
+export interface KernelRow extends KernelTiming {
   /** Of the nearer roof: time that the FLOPs or the bytes take at best, over the time taken. */
   fractionOfPeak: number;
   roof: 'flops' | 'bytes';
 }
 
-export function benchKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>, roof: Roof): Promise<KernelRow> {
-  return scope(async (): Promise<KernelRow> => {
+export function timeKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>): Promise<KernelTiming> {
+  return scope(async () => {
     const { device, dtype } = shape;
     let seed = 0;
     const tensor = (lengths: readonly number[], type: DType = dtype): Tensor =>
       type === 'i32' ? Tensor.zeros(device, lengths, { dtype: type }) : numbers(device, lengths, type, ++seed);
     const args = bench.args({ ...shape, tensor });
-    const call = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;
-    const { bytes, flops } = measure(bench.kernel, args, bench.flags);
-    const { median } = await time(device, () => scope(() => void call(args, bench.flags)));
-    const flopMs = flops / (roof.gemmGflops[dtype] * 1e6);
-    const byteMs = bytes / (copyGbpsAt(roof, bytes) * 1e6);
+    const run = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;
+    const call = (): Record<string, Tensor> => run(args, bench.flags);
+    const workingSetBytes = scope(() => bytesOf({ ...args, ...call() }));
+    const { median } = await time(device, () => scope(() => void call()));
     return {
       kernel: bench.kernel,
       label: bench.label ?? '',
@@ -168,12 +189,25 @@ export function benchKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'
       batch: bench.perBatch === false ? null : shape.batch,
       direction: bench.direction,
       ms: median,
-      bytes,
-      flops,
-      fractionOfPeak: Math.max(flopMs, byteMs) / median,
-      roof: flopMs > byteMs ? 'flops' : 'bytes',
+      ...measure(bench.kernel, args, bench.flags),
+      workingSetBytes,
     };
   });
+}
+
+function bytesOf(values: Record<string, unknown>): number {
+  const tensors = new Set(Object.values(values).flat());
+  return [...tensors].reduce((sum: number, value) => sum + (value instanceof Tensor ? value.bytes : 0), 0);
+}
+
+export function besideRoof(timing: KernelTiming, roof: Roof): KernelRow {
+  const flopMs = timing.flops / (roof.gemmGflops[timing.dtype] * 1e6);
+  const byteMs = timing.bytes / (copyGbpsAt(roof, timing.workingSetBytes) * 1e6);
+  return {
+    ...timing,
+    fractionOfPeak: Math.max(flopMs, byteMs) / timing.ms,
+    roof: flopMs > byteMs ? 'flops' : 'bytes',
+  };
 }
 
 /** The machine and software that a result belongs to. */

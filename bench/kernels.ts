@@ -6,12 +6,15 @@ import * as models from '../lib/models';
 import type { Control, Result } from './control';
 import {
   type BenchShape,
-  benchKernel,
+  besideRoof,
   type Compute,
+  higher,
   host,
   type KernelBench,
   type KernelRow,
+  type KernelTiming,
   measureRoof,
+  timeKernel,
 } from './harness';
 import { adamwBenches } from './kernels/adamw';
 import { attentionBenches } from './kernels/attention';
@@ -69,17 +72,22 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
       chosen.filter(({ perBatch }) => perBatch !== false || i === 0).map((bench) => ({ dtype, batch, bench })),
     ),
   );
-  const rows: KernelRow[] = [];
+  const timings: KernelTiming[] = [];
+  const total = cases.length + 2;
   await using device = await Device.open('cpu');
-  onProgress?.(0, cases.length, "the machine's roofs");
-  const roof = await measureRoof(device);
+  onProgress?.(0, total, "the machine's roofs");
+  const before = await measureRoof(device, signal);
+  if (!before) return { host: host(device), rows: [] };
   for (const { dtype, batch, bench } of cases) {
     if (signal?.aborted) break;
-    onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype} batch ${batch}`);
-    rows.push(await benchKernel(bench, { ...shape, device, dtype, batch }, roof));
+    onProgress?.(timings.length + 1, total, `${bench.kernel} ${dtype} batch ${batch}`);
+    timings.push(await timeKernel(bench, { ...shape, device, dtype, batch }));
   }
-  onProgress?.(rows.length, cases.length, 'done');
-  return { host: { ...host(device), roof }, rows };
+  onProgress?.(timings.length + 1, total, "the machine's roofs again");
+  const after = await measureRoof(device, signal);
+  const roof = after ? higher(before, after) : before;
+  onProgress?.(timings.length + 2, total, 'done');
+  return { host: { ...host(device), roof }, rows: timings.map((timing) => besideRoof(timing, roof)) };
 }
 
 function shapeOf(model: string): Pick<BenchShape, 'tokens' | 'width' | 'heads' | 'hidden' | 'grid'> {

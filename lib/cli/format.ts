@@ -1,22 +1,23 @@
 /** Numbers for people. */
 
-const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
 /** Three digits and a unit: '512 MiB', '1.23 GiB'. */
 export function bytes(count: number): string {
-  let value = count;
-  let unit = 0;
-  while (value >= 1023.5 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? value : digits(value)} ${units[unit]}`;
+  return scaled(count, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB']);
 }
 
 /** Three digits and a decimal prefix: '512', '1.23 G'. */
-export function metric(value: number): string {
-  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(value, 1) * 1.0005) / 3)));
-  return power === 0 ? String(Math.round(value)) : `${digits(value / 1000 ** power)} ${' kMGT'[power]}`;
+export function metric(count: number): string {
+  return scaled(count, 1000, ['', 'k', 'M', 'G', 'T']).trimEnd();
+}
+
+function scaled(count: number, base: number, units: readonly string[]): string {
+  let value = count;
+  let unit = 0;
+  while (value >= base - 0.5 && unit < units.length - 1) {
+    value /= base;
+    unit++;
+  }
+  return `${unit === 0 ? value : digits(value)} ${units[unit]}`;
 }
 
 /** Three significant digits, never more behind the point: '0.731', '45.1', '1234'. */
