@@ -83,7 +83,7 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
     onProgress?.(timings.length + 1, total, `${bench.kernel} ${dtype} batch ${batch}`);
     timings.push(await timeKernel(bench, { ...shape, device, dtype, batch }));
   }
-  onProgress?.(timings.length + 1, total, "the machine's roofs again");
+  if (!signal?.aborted) onProgress?.(total - 1, total, "the machine's roofs again");
   const after = await measureRoof(device, signal);
   const roof = after ? higher(before, after) : before;
   onProgress?.(timings.length + 2, total, 'done');
