@@ -42,33 +42,83 @@ export async function time(device: Device, body: () => void, { samples = 9, samp
   return summarize(results);
 }
 
-/** What a machine can do at best: the rate of a large product with packed weights, and of copying memory. Measured, not looked up. */
+/** What a machine can do at best, on all threads of the device. Measured, not looked up: the best of several samples. */
 export interface Roof {
+  /** Products with packed weights. */
   gemmGflops: Record<Compute, number>;
-  copyGbps: number;
+  /** The device's copy: bytes read and written together, and their rate. Caches make it depend on the bytes; sizes go up. */
+  copy: { bytes: number; gbps: number }[];
 }
 
-export async function measureRoof(device: Device): Promise<Roof> {
-  const gemmGflops = {} as Roof['gemmGflops'];
+/** Rows, outputs and inputs of the products: a large square, and fc1 of a ViT-B/16 with 16 images. */
+const products = [
+  [2048, 2048, 2048],
+  [3152, 3072, 768],
+] as const;
+
+/** 256 KiB, 512 KiB … 256 MiB. */
+const copies = Array.from({ length: 11 }, (_, i) => 2 ** (18 + i));
+
+/** Takes some seconds. @returns undefined when it was stopped */
+export async function measureRoof(device: Device, signal?: AbortSignal): Promise<Roof | undefined> {
+  const roof: Roof = { gemmGflops: { f32: 0, bf16: 0 }, copy: [] };
   for (const dtype of ['f32', 'bf16'] as const) {
-    const [rows, width] = [2048, 2048];
-    const x = Tensor.zeros(device, [rows, width], { dtype });
-    const plain = Tensor.zeros(device, [width, width], { dtype });
-    const weight = Tensor.empty(device, [width, width], { dtype, layout: 'packed' });
-    kernels.linearPack({ weight: plain, out: weight });
-    const ms = await time(device, () => scope(() => void kernels.linearForward({ x, weight })), {
-      samples: 5,
-      sampleMs: 100,
-    });
-    gemmGflops[dtype] = (2 * rows * width * width) / ms.min / 1e6;
-    for (const tensor of [x, plain, weight]) tensor.dispose();
+    for (const shape of products) {
+      if (signal?.aborted) return undefined;
+      roof.gemmGflops[dtype] = Math.max(roof.gemmGflops[dtype], await gemmGflops(device, dtype, shape));
+    }
   }
-  const from = Tensor.zeros(device, [1 << 26], { dtype: 'u8' });
-  const to = Tensor.zeros(device, [1 << 26], { dtype: 'u8' });
-  const ms = await time(device, () => to.copyFrom(from), { samples: 5, sampleMs: 50 });
-  from.dispose();
-  to.dispose();
-  return { gemmGflops, copyGbps: (2 * 2 ** 26) / ms.min / 1e6 };
+  for (const bytes of copies) {
+    if (signal?.aborted) return undefined;
+    roof.copy.push({ bytes, gbps: await copyGbps(device, bytes) });
+  }
+  return roof;
+}
+
+function gemmGflops(device: Device, dtype: Compute, [rows, outputs, inputs]: (typeof products)[number]) {
+  return scope(async () => {
+    const x = numbers(device, [rows, inputs], dtype);
+    const weight = Tensor.empty(device, [outputs, inputs], { dtype, layout: 'packed' });
+    kernels.linearPack({ weight: numbers(device, [outputs, inputs], dtype), out: weight });
+    const call = (): void => scope(() => void kernels.linearForward({ x, weight }));
+    const { min } = await time(device, call, { samples: 5, sampleMs: 60 });
+    return (2 * rows * outputs * inputs) / min / 1e6;
+  });
+}
+
+function copyGbps(device: Device, bytes: number): Promise<number> {
+  return scope(async () => {
+    const [from, to] = [numbers(device, [bytes / 8], 'f32'), numbers(device, [bytes / 8], 'f32')];
+    const { min } = await time(device, () => to.copyFrom(from), { sampleMs: 15 });
+    return bytes / min / 1e6;
+  });
+}
+
+/** The better of two measurements: what slows a machine down for a while is not its roof. */
+export function higher(a: Roof, b: Roof): Roof {
+  return {
+    gemmGflops: {
+      f32: Math.max(a.gemmGflops.f32, b.gemmGflops.f32),
+      bf16: Math.max(a.gemmGflops.bf16, b.gemmGflops.bf16),
+    },
+    copy: a.copy.map(({ bytes, gbps }, i) => ({ bytes, gbps: Math.max(gbps, b.copy[i]!.gbps) })),
+  };
+}
+
+/** The rate of moving a working set of `bytes`: between two sizes on a line over log(bytes), beyond the last ones theirs. */
+export function copyGbpsAt({ copy }: Roof, bytes: number): number {
+  const next = copy.findIndex((point) => point.bytes >= bytes);
+  if (next <= 0) return copy.at(next)!.gbps;
+  const [low, high] = [copy[next - 1]!, copy[next]!];
+  const share = Math.log(bytes / low.bytes) / Math.log(high.bytes / low.bytes);
+  return low.gbps + share * (high.gbps - low.gbps);
+}
+
+/** Varied numbers in [−1, 1): kernels with exp must not meet a special case only. */
+function numbers(device: Device, shape: readonly number[], dtype: DType, seed = 1): Tensor {
+  const out = Tensor.empty(device, shape, { dtype });
+  kernels.randomUniform({ out, low: -1, seed });
+  return out;
 }
 
 /** Shapes that a kernel's bench case is made for: a model at a batch size. */
@@ -81,7 +131,7 @@ export interface BenchShape {
   heads: number;
   hidden: number;
   grid: [number, number];
-  /** A tensor of numbers around 0, in the compute dtype unless said otherwise. */
+  /** A tensor in the compute dtype unless said otherwise: of numbers in [−1, 1), or of zeros in i32. */
   tensor(shape: readonly number[], dtype?: DType): Tensor;
 }
 
@@ -90,64 +140,74 @@ export interface KernelBench {
   /** What is special about the case, e.g. "fc1 + GELU". */
   label?: string;
   direction: 'forward' | 'backward' | 'update';
+  /** False where no argument depends on the batch: such a case is measured once. */
+  perBatch?: false;
   args(shape: BenchShape): Record<string, unknown>;
   flags?: { save?: boolean };
 }
 
-export interface KernelRow {
+/** What one case took. */
+export interface KernelTiming {
   kernel: string;
   label: string;
   shape: string;
   dtype: Compute;
+  /** Null for a case that does not depend on it. */
+  batch: number | null;
   direction: string;
+  /** Median. */
   ms: number;
+  /** That must move: read once, written once. */
   bytes: number;
+  /** Of all tensors together: what a cache would have to hold. */
+  workingSetBytes: number;
   flops: number;
+}
+
+export interface KernelRow extends KernelTiming {
   /** Of the nearer roof: time that the FLOPs or the bytes take at best, over the time taken. */
   fractionOfPeak: number;
   roof: 'flops' | 'bytes';
 }
 
-export async function benchKernel(
-  bench: KernelBench,
-  shape: Omit<BenchShape, 'tensor'>,
-  roof: Roof,
-): Promise<KernelRow> {
-  const { device, dtype } = shape;
-  const made: Tensor[] = [];
-  const tensor = (lengths: readonly number[], type: DType = dtype): Tensor => {
-    const size = lengths.reduce((product, length) => product * length, 1);
-    // Small varied numbers: kernels with exp must not meet a special case only.
-    const data =
-      type === 'i32'
-        ? new Int32Array(size)
-        : Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 2001) / 1000 - 1);
-    const fresh = Tensor.from(device, data, lengths, { dtype: type });
-    made.push(fresh);
-    return fresh;
-  };
-  const args = bench.args({ ...shape, tensor });
-  const call = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;
-  try {
-    const { bytes, flops } = measure(bench.kernel, args);
-    const { median } = await time(device, () => scope(() => void call(args, bench.flags)));
-    const flopMs = flops / (roof.gemmGflops[dtype] * 1e6);
-    const byteMs = bytes / (roof.copyGbps * 1e6);
+export function timeKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>): Promise<KernelTiming> {
+  return scope(async () => {
+    const { device, dtype } = shape;
+    let seed = 0;
+    const tensor = (lengths: readonly number[], type: DType = dtype): Tensor =>
+      type === 'i32' ? Tensor.zeros(device, lengths, { dtype: type }) : numbers(device, lengths, type, ++seed);
+    const args = bench.args({ ...shape, tensor });
+    const run = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;
+    const call = (): Record<string, Tensor> => run(args, bench.flags);
+    const workingSetBytes = scope(() => bytesOf({ ...args, ...call() }));
+    const { median } = await time(device, () => scope(() => void call()));
     return {
       kernel: bench.kernel,
       label: bench.label ?? '',
-      shape: `B=${shape.batch} N=${shape.tokens} d=${shape.width}`,
+      shape: `N=${shape.tokens} d=${shape.width}`,
       dtype,
+      batch: bench.perBatch === false ? null : shape.batch,
       direction: bench.direction,
       ms: median,
-      bytes,
-      flops,
-      fractionOfPeak: Math.max(flopMs, byteMs) / median,
-      roof: flopMs > byteMs ? 'flops' : 'bytes',
+      ...measure(bench.kernel, args, bench.flags),
+      workingSetBytes,
     };
-  } finally {
-    for (const item of made) item.dispose();
-  }
+  });
+}
+
+function bytesOf(values: Record<string, unknown>): number {
+  const tensors = new Set(Object.values(values).flat());
+  return [...tensors].reduce((sum: number, value) => sum + (value instanceof Tensor ? value.bytes : 0), 0);
+}
+
+export function besideRoof(timing: KernelTiming, roof: Roof): KernelRow {
+  const flopMs = timing.flops / (roof.gemmGflops[timing.dtype] * 1e6);
+  const byteMs = timing.bytes / (copyGbpsAt(roof, timing.workingSetBytes) * 1e6);
+  return {
+    ...timing,
+    fractionOfPeak: Math.max(flopMs, byteMs) / timing.ms,
+    roof: flopMs > byteMs ? 'flops' : 'bytes',
+  };
 }
 
 /** The machine and software that a result belongs to. */

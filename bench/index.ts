@@ -11,7 +11,8 @@ export {
   writeReport,
 } from './harness';
 export { type KernelsOptions, kernelBenches, kernels } from './kernels';
-export { type MemoryRow, memory } from './memory';
+export { kinds, type MemoryRow, memory } from './memory';
+export { memoryPlot } from './plot';
 export { type Setup, type SetupLists, setups } from './setup';
 export { type ThroughputOptions, type ThroughputRow, throughput } from './throughput';
 export { type TrainOptions, type TrainRow, train } from './train';

@@ -3,16 +3,18 @@
 import { Device } from '../lib/device';
 import { ArgumentError } from '../lib/errors';
 import * as models from '../lib/models';
-import { scope } from '../lib/scope';
 import type { Control, Result } from './control';
 import {
   type BenchShape,
-  benchKernel,
+  besideRoof,
   type Compute,
+  higher,
   host,
   type KernelBench,
   type KernelRow,
+  type KernelTiming,
   measureRoof,
+  timeKernel,
 } from './harness';
 import { adamwBenches } from './kernels/adamw';
 import { attentionBenches } from './kernels/attention';
@@ -50,7 +52,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
 export interface KernelsOptions extends Control {
   /** Of `models.vitPresets`: tokens, width, heads and so on of the shapes. */
   model: string;
-  batch: number;
+  batch: readonly number[];
   dtype: readonly Compute[];
   /** Which cases: matched against 'kernel label'. */
   filter?: RegExp;
@@ -64,19 +66,28 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
     const known = [...new Set(all.map(({ kernel }) => kernel))].join(', ');
     throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
   }
-  const shape = { batch: options.batch, ...shapeOf(options.model) };
-  const cases = options.dtype.flatMap((dtype) => chosen.map((bench) => ({ dtype, bench })));
-  const rows: KernelRow[] = [];
+  const shape = shapeOf(options.model);
+  const cases = options.dtype.flatMap((dtype) =>
+    options.batch.flatMap((batch, i) =>
+      chosen.filter(({ perBatch }) => perBatch !== false || i === 0).map((bench) => ({ dtype, batch, bench })),
+    ),
+  );
+  const timings: KernelTiming[] = [];
+  const total = cases.length + 2;
   await using device = await Device.open('cpu');
-  onProgress?.(0, cases.length, "the machine's roofs");
-  const roof = await measureRoof(device);
-  for (const { dtype, bench } of cases) {
+  onProgress?.(0, total, "the machine's roofs");
+  const before = await measureRoof(device, signal);
+  if (!before) return { host: host(device), rows: [] };
+  for (const { dtype, batch, bench } of cases) {
     if (signal?.aborted) break;
-    onProgress?.(rows.length, cases.length, `${bench.kernel} ${dtype}`);
-    rows.push(await scope(() => benchKernel(bench, { ...shape, device, dtype }, roof)));
+    onProgress?.(timings.length + 1, total, `${bench.kernel} ${dtype} batch ${batch}`);
+    timings.push(await timeKernel(bench, { ...shape, device, dtype, batch }));
   }
-  onProgress?.(rows.length, cases.length, 'done');
-  return { host: { ...host(device), roof }, rows };
+  if (!signal?.aborted) onProgress?.(total - 1, total, "the machine's roofs again");
+  const after = await measureRoof(device, signal);
+  const roof = after ? higher(before, after) : before;
+  onProgress?.(timings.length + 2, total, 'done');
+  return { host: { ...host(device), roof }, rows: timings.map((timing) => besideRoof(timing, roof)) };
 }
 
 function shapeOf(model: string): Pick<BenchShape, 'tokens' | 'width' | 'heads' | 'hidden' | 'grid'> {

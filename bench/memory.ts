@@ -1,11 +1,14 @@
 /** Memory of one training step, counted by a planning device: nothing is computed, and the figures are those of a real step. */
 
-import { type BytesByKind, Device } from '../lib/device';
+import { type BytesByKind, Device, type Kind } from '../lib/device';
 import type * as models from '../lib/models';
 import { adamW } from '../lib/optim';
 import type { Control, Result } from './control';
 import { type Compute, host } from './harness';
-import { build, type Setup, type SetupLists, setups, trainingBatch } from './setup';
+import { build, type Setup, type SetupLists, setups, trainingBatches } from './setup';
+
+/** What lasts, what a step adds, what it borrows. */
+export const kinds: readonly Kind[] = ['weights', 'side', 'activations', 'gradients', 'optimizer', 'workspace', 'data'];
 
 export interface MemoryRow {
   model: string;
@@ -29,22 +32,23 @@ export async function memory(options: SetupLists & Control): Promise<Result<Memo
   const { signal, onProgress } = options;
   const list = setups(options);
   const rows: MemoryRow[] = [];
+  const batches = trainingBatches();
   for (const setup of list) {
     if (signal?.aborted) break;
     onProgress?.(rows.length, list.length, `${setup.method} ${setup.dtype} batch ${setup.batch}`);
-    rows.push(await plan(setup));
+    rows.push(await plan(setup, batches));
   }
   onProgress?.(rows.length, list.length, 'done');
   await using device = await Device.open('cpu', { plan: true });
   return { host: host(device), rows };
 }
 
-async function plan(setup: Setup): Promise<MemoryRow> {
+async function plan(setup: Setup, batches: ReturnType<typeof trainingBatches>): Promise<MemoryRow> {
   await using device = await Device.open('cpu', { plan: true });
   const { model, dispose } = build(device, setup);
   try {
     using optimizer = adamW(model.parameters());
-    const batch = trainingBatch(setup.batch, model.backbone.config.imageSize);
+    const batch = batches(setup.batch, model.backbone.config.imageSize);
     // From the second step on everything that lasts is there: h, the packings for backward.
     await model.step(batch, optimizer);
     device.resetPeak();

@@ -75,12 +75,24 @@ export function build(device: Device, setup: Setup): { model: petl.PetlModel; di
   return { model, dispose };
 }
 
-/** Images and labels for a step. */
-export function trainingBatch(batch: number, imageSize: number): TrainingBatch {
-  return { images: pixels(batch, imageSize), labels: Int32Array.from({ length: batch }, (_, i) => i % classes) };
+/** Images and labels for the steps of one setup after the other. Neighbours mostly have as many, so the last ones are kept. */
+export function trainingBatches(): (batch: number, imageSize: number) => TrainingBatch {
+  let last: TrainingBatch = { images: new Float32Array(0), labels: new Int32Array(0) };
+  return (batch, imageSize) => {
+    if (last.images.length !== pixelCount(batch, imageSize)) {
+      last = { images: pixels(batch, imageSize), labels: Int32Array.from({ length: batch }, (_, i) => i % classes) };
+    }
+    return last;
+  };
 }
 
 /** `batch` images [3, size, size] of numbers spread over [−1, 1]. */
 export function pixels(batch: number, imageSize: number): Float32Array {
-  return Float32Array.from({ length: batch * 3 * imageSize * imageSize }, (_, i) => ((i * 7919) % 2001) / 1000 - 1);
+  const images = new Float32Array(pixelCount(batch, imageSize));
+  for (let i = 0; i < images.length; i++) images[i] = ((i * 7919) % 2001) / 1000 - 1;
+  return images;
+}
+
+function pixelCount(batch: number, imageSize: number): number {
+  return batch * 3 * imageSize * imageSize;
 }

@@ -5,7 +5,7 @@ import { adamW } from '../lib/optim';
 import type { Control, Result } from './control';
 import { host, type Summary, summarize } from './harness';
 import { type MemoryRow, memoryRow } from './memory';
-import { build, type Setup, type SetupLists, setups, trainingBatch } from './setup';
+import { build, type Setup, type SetupLists, setups, trainingBatches } from './setup';
 
 export interface TrainOptions extends SetupLists, Control {
   /** Timed steps of each setup, after one that warms up. */
@@ -16,6 +16,11 @@ export interface TrainRow extends MemoryRow {
   /** Median. */
   secondsPerStep: number;
   imagesPerSecond: Summary;
+  /**
+   * Memory that the process holds in RAM after the last step: the device's, and what its figures leave out, such as Node, buffers of the GEMM
+   * library and the images. A row begins with what the rows before it have left behind in the heap; one row alone begins with Node itself.
+   */
+  residentBytes: number;
   runs: number;
 }
 
@@ -23,12 +28,13 @@ export interface TrainRow extends MemoryRow {
 export async function train(options: TrainOptions): Promise<Result<TrainRow>> {
   const list = setups(options);
   const rows: TrainRow[] = [];
+  const batches = trainingBatches();
   const total = list.length * (options.steps + 1);
   let done = 0;
   const before = (what: string): void => options.onProgress?.(done++, total, what);
   for (const setup of list) {
     if (options.signal?.aborted) break;
-    const row = await run(setup, options, before);
+    const row = await run(setup, batches, options, before);
     if (row) rows.push(row);
   }
   options.onProgress?.(done, total, 'done');
@@ -38,6 +44,7 @@ export async function train(options: TrainOptions): Promise<Result<TrainRow>> {
 
 async function run(
   setup: Setup,
+  batches: ReturnType<typeof trainingBatches>,
   { steps, signal }: TrainOptions,
   before: (what: string) => void,
 ): Promise<TrainRow | undefined> {
@@ -45,7 +52,7 @@ async function run(
   const { model, dispose } = build(device, setup);
   try {
     using optimizer = adamW(model.parameters());
-    const batch = trainingBatch(setup.batch, model.backbone.config.imageSize);
+    const batch = batches(setup.batch, model.backbone.config.imageSize);
     const seconds: number[] = [];
     device.resetPeak();
     for (let step = 0; step <= steps && !signal?.aborted; step++) {
@@ -60,6 +67,7 @@ async function run(
       ...memoryRow(setup, model, device),
       secondsPerStep: summarize(seconds).median,
       imagesPerSecond: summarize(seconds.map((value) => setup.batch / value)),
+      residentBytes: process.memoryUsage.rss(),
       runs: seconds.length,
     };
   } finally {

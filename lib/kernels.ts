@@ -47,6 +47,6 @@ export const kernels: Kernels = Object.fromEntries(
 ) as unknown as Kernels;
 
 /** Bytes that a call must move and FLOPs that it takes, counted from the kernel's own declaration, without making the call. */
-export function measure(kernel: keyof Kernels, args: object): { bytes: number; flops: number } {
-  return addon.kernels[kernel]!.measure(unwrap(args as Record<string, unknown>));
+export function measure(kernel: keyof Kernels, args: object, flags: CallFlags = {}): { bytes: number; flops: number } {
+  return addon.kernels[kernel]!.measure(unwrap(args as Record<string, unknown>), flags);
 }

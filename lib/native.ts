@@ -21,7 +21,7 @@ export interface CallFlags {
 export interface RawKernel {
   (args: object, flags?: CallFlags): Record<string, Handle>;
   describe(): string;
-  measure(args: object): { bytes: number; flops: number };
+  measure(args: object, flags?: CallFlags): { bytes: number; flops: number };
 }
 
 export interface Addon {

@@ -11,6 +11,7 @@ export const adamwBenches: KernelBench[] = [
     kernel: 'adamwUpdate',
     label: 'one block',
     direction: 'update',
+    perBatch: false,
     args: (shape) => {
       const { width, hidden } = shape;
       return tensors(shape, [
@@ -25,6 +26,7 @@ export const adamwBenches: KernelBench[] = [
     kernel: 'adamwUpdate',
     label: '12 side layers and a head',
     direction: 'update',
+    perBatch: false,
     args: (shape) => {
       const { width } = shape;
       const side = Array.from({ length: 12 }, () => [

@@ -18,24 +18,27 @@ function pack(weight: Tensor, layout: 'packed' | 'packed_transposed'): Tensor {
 }
 
 export const linearBenches: KernelBench[] = [
-  ...layers.map(
-    ({ name, size, gelu, residual }): KernelBench => ({
-      kernel: 'linearForward',
-      label: name,
-      direction: 'forward',
-      flags: { save: gelu ?? false },
-      args: (shape) => {
-        const { tensor, batch, tokens } = shape;
-        const [O, I] = size(shape);
-        return {
-          x: tensor([batch, tokens, I]),
-          weight: pack(tensor([O, I]), 'packed'),
-          bias: tensor([O], 'f32'),
-          residual: residual ? tensor([batch, tokens, O]) : undefined,
-          activation: gelu ? 'gelu' : 'none',
-        };
-      },
-    }),
+  ...layers.flatMap(({ name, size, gelu, residual }) =>
+    // Inference saves nothing; training saves what GELU was given.
+    (gelu ? [false, true] : [false]).map(
+      (save): KernelBench => ({
+        kernel: 'linearForward',
+        label: save ? `${name}, saved for backward` : name,
+        direction: 'forward',
+        flags: { save },
+        args: (shape) => {
+          const { tensor, batch, tokens } = shape;
+          const [O, I] = size(shape);
+          return {
+            x: tensor([batch, tokens, I]),
+            weight: pack(tensor([O, I]), 'packed'),
+            bias: tensor([O], 'f32'),
+            residual: residual ? tensor([batch, tokens, O]) : undefined,
+            activation: gelu ? 'gelu' : 'none',
+          };
+        },
+      }),
+    ),
   ),
   ...layers.map(
     ({ name, size, gelu }): KernelBench => ({
@@ -69,6 +72,7 @@ export const linearBenches: KernelBench[] = [
   {
     kernel: 'linearPack',
     direction: 'forward',
+    perBatch: false,
     args: ({ tensor, width }) => {
       const weight = tensor([width, width]);
       return { weight, out: pack(weight, 'packed') };

@@ -4,12 +4,14 @@ export const randomBenches: KernelBench[] = [
   {
     kernel: 'randomUniform',
     direction: 'update',
+    perBatch: false,
     args: ({ tensor, hidden, width }) => ({ out: tensor([hidden, width]), low: -1, seed: 1 }),
   },
   {
     kernel: 'randomNormal',
     label: 'cut at 2 deviations',
     direction: 'update',
+    perBatch: false,
     args: ({ tensor, hidden, width }) => ({ out: tensor([hidden, width]), cut: 2, seed: 1 }),
   },
   {

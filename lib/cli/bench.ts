@@ -4,17 +4,15 @@ import type { Command } from 'commander';
 import * as bench from '../../bench';
 import { vitPresets } from '../models';
 import { methodNames } from '../petl';
-import { bytes, count, digits, percent } from './format';
-import { listOf, oneOf, regularExpression, wholeNumber } from './options';
-import { jsonOption, type Layout, left, present, right } from './output';
+import { bytes, count, digits, metric, percent } from './format';
+import { listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
+import { jsonOption, type Layout, left, present, right, writeText } from './output';
 import { counted, signal } from './session';
 
 interface Json {
   json?: string;
 }
 type Flags<Options> = Json & Omit<Options, keyof bench.Control>;
-
-const kinds = ['weights', 'side', 'activations', 'gradients', 'optimizer', 'workspace', 'data'] as const;
 
 export function addBenchCommands(program: Command): void {
   const group = program.command('bench').description('measure speed and memory on this machine');
@@ -25,17 +23,19 @@ export function addBenchCommands(program: Command): void {
   addUnits(group);
 }
 
-/** Runs a bench with live progress and prints what it returns: all of it, or what there was at Ctrl-C. */
+/** Runs a bench with live progress and prints what it returns: all of it, or what there was at Ctrl-C. Afterwards `also` has the rows. */
 async function run<Row extends object>(
   name: string,
   { json }: Json,
   layout: Layout<Row>,
   body: (control: bench.Control) => Promise<bench.Result<Row>>,
+  also?: (rows: Row[]) => void,
 ): Promise<void> {
   const result = await counted((progress) =>
     body({ signal, onProgress: (done, total, what) => progress.update({ done, total, what }) }),
   );
   present(name, result, layout, json);
+  also?.(result.rows);
 }
 
 function addBench(group: Command, name: string, description: string): Command {
@@ -54,6 +54,10 @@ function addMethods(command: Command, methods: string[]): Command {
 
 function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
   return command.option('--dtype <list>', 'f32, bf16', listOf(oneOf(['f32', 'bf16'])), dtypes);
+}
+
+function addBatches(command: Command, batches: number[]): Command {
+  return command.option('--batch <list>', 'images in a batch, such as 1,4 or 1-8', wholeNumbers(1), batches);
 }
 
 function addThroughput(group: Command): void {
@@ -76,8 +80,7 @@ function addThroughput(group: Command): void {
     'inference: images per second, measured in turn; full is the plain backbone and a head',
   );
   addMethods(command, ['full', 'dtl', 'dtlPlus']);
-  addDtypes(command, ['f32', 'bf16'])
-    .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [1, 4, 16])
+  addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
     .action((flags: Flags<bench.ThroughputOptions>) =>
       run('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
@@ -87,9 +90,8 @@ function addThroughput(group: Command): void {
 /** Options of `memory` and `train`: every combination of the lists is a row. */
 function addSetups(command: Command, methods: string[], batch: number): Command {
   addMethods(command, methods);
-  return addDtypes(command, ['bf16'])
-    .option('--batch <list>', 'images in a batch', listOf(wholeNumber(1)), [batch])
-    .option('--start-block <list>', 'M of DTL and DTL+ (default: 7)', listOf(wholeNumber(1)))
+  return addBatches(addDtypes(command, ['bf16']), [batch])
+    .option('--start-block <list>', 'M of DTL and DTL+, such as 1,7 or 1-12 (default: 7)', wholeNumbers(1))
     .option('--retain <list>', 'activations, block-inputs', listOf(oneOf(['activations', 'block-inputs'])), [
       'activations',
     ])
@@ -111,7 +113,7 @@ function setupColumns(): bench.Column<bench.MemoryRow>[] {
 function memoryColumns(): bench.Column<bench.MemoryRow>[] {
   return [
     right('peak', ({ peakBytes }) => bytes(peakBytes)),
-    ...kinds.map((kind) => right<bench.MemoryRow>(kind, ({ bytesByKind }) => bytes(bytesByKind[kind]))),
+    ...bench.kinds.map((kind) => right<bench.MemoryRow>(kind, ({ bytesByKind }) => bytes(bytesByKind[kind]))),
     right('parameters', ({ parameters }) => count(parameters)),
   ];
 }
@@ -119,9 +121,17 @@ function memoryColumns(): bench.Column<bench.MemoryRow>[] {
 function addMemory(group: Command): void {
   const layout = { settings: setupColumns(), figures: memoryColumns() };
   const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
-  addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32).action((flags: Flags<bench.SetupLists>) =>
-    run('memory', flags, layout, (control) => bench.memory({ ...flags, ...control })),
-  );
+  addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32)
+    .option('--svg <file>', 'draw the peaks: against M if there are several, else by kind')
+    .action(({ svg, ...flags }: Flags<bench.SetupLists> & { svg?: string }) =>
+      run(
+        'memory',
+        flags,
+        layout,
+        (control) => bench.memory({ ...flags, ...control }),
+        (rows) => svg !== undefined && writeText(svg, bench.memoryPlot(rows)),
+      ),
+    );
 }
 
 function addTrain(group: Command): void {
@@ -129,6 +139,7 @@ function addTrain(group: Command): void {
     right('s/step', ({ secondsPerStep }) => digits(secondsPerStep)),
     right('images/s', ({ imagesPerSecond }) => digits(imagesPerSecond.median)),
     ...memoryColumns(),
+    right('resident', ({ residentBytes }) => bytes(residentBytes)),
   ];
   const command = addBench(group, 'train', 'training: seconds of real steps, and their memory');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
@@ -142,10 +153,13 @@ function addKernels(group: Command): void {
   const settings: bench.Column<bench.KernelRow>[] = [
     left('shape', ({ shape }) => shape),
     left('dtype', ({ dtype }) => dtype),
+    right('batch', ({ batch }) => (batch === null ? '-' : String(batch))),
   ];
   const figures: bench.Column<bench.KernelRow>[] = [
     left('kernel', ({ kernel, label }) => (label ? `${kernel}: ${label}` : kernel)),
     right('ms', ({ ms }) => digits(ms)),
+    right('bytes', ({ bytes: moved }) => bytes(moved)),
+    right('FLOPs', ({ flops }) => metric(flops)),
     right('rate', ({ roof, flops, bytes: moved, ms }) =>
       roof === 'flops' ? `${digits(flops / ms / 1e6)} GFLOP/s` : `${digits(moved / ms / 1e6)} GB/s`,
     ),
@@ -153,9 +167,8 @@ function addKernels(group: Command): void {
     left('roof', ({ roof }) => (roof === 'flops' ? 'GEMM' : 'copy')),
   ];
   const command = addBench(group, 'kernels', "each kernel beside the machine's own rates of GEMM and of copying");
-  addDtypes(command, ['f32', 'bf16'])
+  addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16, 32])
     .option('--filter <regexp>', 'only kernels whose name or label matches', regularExpression)
-    .option('--batch <n>', 'images in a batch', wholeNumber(1), 16)
     .action((flags: Flags<bench.KernelsOptions>) =>
       run('kernels', flags, { settings, figures }, (control) => bench.kernels({ ...flags, ...control })),
     );

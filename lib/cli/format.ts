@@ -1,13 +1,20 @@
 /** Numbers for people. */
 
-const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
 /** Three digits and a unit: '512 MiB', '1.23 GiB'. */
 export function bytes(count: number): string {
+  return scaled(count, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB']);
+}
+
+/** Three digits and a decimal prefix: '512', '1.23 G'. */
+export function metric(count: number): string {
+  return scaled(count, 1000, ['', 'k', 'M', 'G', 'T']).trimEnd();
+}
+
+function scaled(count: number, base: number, units: readonly string[]): string {
   let value = count;
   let unit = 0;
-  while (value >= 1023.5 && unit < units.length - 1) {
-    value /= 1024;
+  while (value >= base - 0.5 && unit < units.length - 1) {
+    value /= base;
     unit++;
   }
   return `${unit === 0 ? value : digits(value)} ${units[unit]}`;

@@ -32,6 +32,24 @@ export function oneOf<T extends string>(known: readonly T[]): Parse<T> {
   return (text) => ((known as readonly string[]).includes(text) ? (text as T) : refuse(`one of ${known.join(', ')}`));
 }
 
+/** '1,4,16' or '1-12' or both, each once and in the order given. */
+export function wholeNumbers(low: number): Parse<number[]> {
+  const parse = wholeNumber(low);
+  const items = listOf((item) => {
+    const [, first, last] = /^(\d+)-(\d+)$/.exec(item) ?? [];
+    return first && last ? range(parse(first), parse(last)) : [parse(item)];
+  });
+  return (text) => [...new Set(items(text).flat())];
+}
+
+function range(first: number, last: number): number[] {
+  const length = last - first + 1;
+  if (length < 1 || length > longestRange) refuse(`ranges like 1-12, of at most ${longestRange} numbers`);
+  return Array.from({ length }, (_, i) => first + i);
+}
+
+const longestRange = 1000;
+
 /** 'a,b,c', each once and in the order given. */
 export function listOf<T>(parse: Parse<T>): Parse<T[]> {
   return (text) => [...new Set(text.split(',').map((item) => parse(item.trim())))];

@@ -1,5 +1,6 @@
 /** What every command does with its result: a table under one line of machine facts, or JSON, on standard output or in a file. */
 
+import { writeFileSync } from 'node:fs';
 import { type Column, type Report, type Result, table, writeReport } from '../../bench';
 import { fileError } from '../io/atomic';
 import { bytes } from './format';
@@ -46,11 +47,19 @@ export function present<Row extends object>(
 ): void {
   const report: Report = { benchmark, version, host, rows };
   if (json !== '-') process.stdout.write(`${facts(host)}\n${text(layout, rows)}\n`);
-  if (json === undefined) return;
+  if (json !== undefined) written(json, () => writeReport(report, json));
+}
+
+/** Writes a plot. @throws FileError */
+export function writeText(file: string, content: string): void {
+  written(file, () => writeFileSync(file, content));
+}
+
+function written(file: string, write: () => void): void {
   try {
-    writeReport(report, json);
+    write();
   } catch (cause) {
-    throw fileError('written', json, cause);
+    throw fileError('written', file, cause);
   }
 }
 

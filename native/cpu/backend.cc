@@ -16,6 +16,7 @@
 
 #include "gemm.h"
 #include "hwy/highway.h"
+#include "parallel.h"
 
 namespace sidetune::cpu {
 namespace {
@@ -117,8 +118,12 @@ int64_t memory_limit(BackendDevice&) noexcept {
   return limit;
 }
 
-Status copy(BackendDevice&, void* to, const void* from, int64_t bytes) noexcept {
-  std::memcpy(to, from, bytes);
+// One core does not fill the memory's bandwidth: large copies run on all threads.
+constexpr int64_t kCopyGrain = 1 << 16;  // bytes that are worth a thread
+Status copy(BackendDevice& cpu, void* to, const void* from, int64_t bytes) noexcept {
+  parallel_ranges(cpu, bytes, kCopyGrain, [&](int64_t begin, int64_t end) {
+    std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin, end - begin);
+  });
   return {};
 }
 Status fill(BackendDevice&, void* data, uint8_t byte, int64_t bytes) noexcept {

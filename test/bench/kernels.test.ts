@@ -1,12 +1,21 @@
-/** Every kernel family has its bench cases, and each case is one that the kernel accepts. */
+/** Every kernel has its bench cases, and each case is one that the kernel accepts. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { benchKernel, type KernelBench } from '../../bench/harness';
+import {
+  besideRoof,
+  type Compute,
+  copyGbpsAt,
+  higher,
+  type KernelBench,
+  type KernelTiming,
+  measureRoof,
+  type Roof,
+  timeKernel,
+} from '../../bench/harness';
 import { kernelBenches, kernels } from '../../bench/kernels';
 import { Device } from '../../lib/device';
 import { ArgumentError } from '../../lib/errors';
-import { scope } from '../../lib/scope';
 
 const root = resolve(__dirname, '../..');
 const lines = [...readFileSync(join(root, 'native/kernels.def'), 'utf8').matchAll(/^KERNEL\((\w+), (\w+)\)/gm)];
@@ -24,10 +33,23 @@ describe('the index', () => {
     expect(readdirSync(join(root, 'bench/kernels')).sort()).toEqual(families.map((family) => `${family}.ts`).sort());
   });
 
-  test.each(families)('%s: the cases are of its own kernels', (family) => {
+  test.each(families)('%s: there are cases of each of its kernels, and of no other', (family) => {
     const names = kernelBenches[family]!.map(({ kernel }) => kernel);
-    expect(names).not.toHaveLength(0);
-    expect(kernelsOf(family)).toEqual(expect.arrayContaining([...new Set(names)]));
+    expect([...new Set<string>(names)].sort()).toEqual(kernelsOf(family).sort());
+  });
+
+  test('a direction is what the name of the kernel says', () => {
+    for (const { kernel, direction } of Object.values(kernelBenches).flat()) {
+      const said = /(Forward|Backward)$/.exec(kernel)?.[1];
+      if (said) expect([kernel, direction]).toEqual([kernel, said.toLowerCase()]);
+    }
+  });
+
+  test('the cases of a family can be told apart', () => {
+    const names = Object.values(kernelBenches).flatMap((list) =>
+      list.map(({ kernel, label = '' }) => `${kernel} ${label}`),
+    );
+    expect(names).toHaveLength(new Set(names).size);
   });
 });
 
@@ -35,29 +57,72 @@ const cases = Object.values(kernelBenches)
   .flat()
   .map((bench): [string, KernelBench] => [`${bench.kernel} ${bench.label ?? ''}`, bench]);
 
-test.each(cases)('%s: runs, and its row is complete', async (_, bench) => {
+const timed = (device: Device, bench: KernelBench, dtype: Compute, batch: number): Promise<KernelTiming> =>
+  timeKernel(bench, { device, dtype, batch, tokens: 17, width: 32, heads: 2, hidden: 64, grid: [4, 4] });
+
+test.each(cases)('%s: runs, and what it moves is complete', async (_, bench) => {
   await using device = await Device.open('cpu', { plan: true });
-  const roof = { gemmGflops: { f32: 100, bf16: 200 }, copyGbps: 10 };
   for (const dtype of ['f32', 'bf16'] as const) {
-    const shape = {
-      device,
-      dtype,
-      batch: 2,
-      tokens: 17,
-      width: 32,
-      heads: 2,
-      hidden: 64,
-      grid: [4, 4] as [number, number],
-    };
-    const row = await scope(() => benchKernel(bench, shape, roof));
-    expect(row).toMatchObject({ kernel: bench.kernel, dtype, direction: bench.direction });
-    expect(row.bytes).toBeGreaterThan(0);
-    expect(row.flops).toBeGreaterThanOrEqual(0);
+    const [one, two] = [await timed(device, bench, dtype, 1), await timed(device, bench, dtype, 2)];
+    const batch = bench.perBatch === false ? null : 1;
+    expect(one).toMatchObject({ kernel: bench.kernel, dtype, direction: bench.direction, batch });
+    expect(one.bytes).toBeGreaterThan(0);
+    expect(one.flops).toBeGreaterThanOrEqual(0);
+    expect(one.workingSetBytes).toBeGreaterThan(0);
+    expect(one.workingSetBytes).toBeLessThanOrEqual(one.bytes);
+    if (batch === null) expect(two.bytes).toBe(one.bytes);
+    else expect(two.bytes).toBeGreaterThan(one.bytes);
   }
   expect(device.memory().blocks).toBe(0);
 });
 
+test('what backward needs is counted where it is saved, and there alone', async () => {
+  await using device = await Device.open('cpu', { plan: true });
+  const bytes = async (label: string): Promise<number> => {
+    const bench = kernelBenches.linear!.find((one) => one.label === label)!;
+    return (await timed(device, bench, 'f32', 2)).bytes;
+  };
+  const saved = 2 * 17 * 64 * 4; // what GELU was given: B N hidden numbers
+  expect((await bytes('fc1 + GELU, saved for backward')) - (await bytes('fc1 + GELU'))).toBe(saved);
+});
+
+describe('the roof', () => {
+  const copy = [
+    { bytes: 1 << 20, gbps: 80 },
+    { bytes: 1 << 22, gbps: 40 },
+  ];
+  const roof: Roof = { gemmGflops: { f32: 100, bf16: 200 }, copy };
+
+  test('of copying is the one at the size of the working set', () => {
+    const sizes = [1, 1 << 20, 1 << 21, 1 << 22, 1 << 30];
+    expect(sizes.map((bytes) => copyGbpsAt(roof, bytes))).toEqual([80, 80, 60, 40, 40]);
+  });
+
+  test('that is nearer counts', () => {
+    const timing = { kernel: '', label: '', shape: '', dtype: 'bf16' as const, batch: 1, direction: 'forward' };
+    const size = { bytes: 4e7, workingSetBytes: 1 << 22, ms: 2 }; // 1 ms at 40 GB/s
+    expect(besideRoof({ ...timing, ...size, flops: 1e8 }, roof)).toMatchObject({ roof: 'bytes', fractionOfPeak: 0.5 });
+    expect(besideRoof({ ...timing, ...size, flops: 4e8 }, roof)).toMatchObject({ roof: 'flops', fractionOfPeak: 1 });
+  });
+
+  test('of two measurements is the higher one', () => {
+    const other: Roof = { gemmGflops: { f32: 120, bf16: 150 }, copy: [copy[0]!, { bytes: 1 << 22, gbps: 50 }] };
+    expect(higher(roof, other)).toEqual({ gemmGflops: { f32: 120, bf16: 200 }, copy: other.copy });
+  });
+
+  test('is measured for both dtypes and for sizes that go up', async () => {
+    await using device = await Device.open('cpu', { plan: true });
+    const measured = (await measureRoof(device))!;
+    expect(measured.gemmGflops).toEqual({ f32: expect.any(Number), bf16: expect.any(Number) });
+    const sizes = measured.copy.map(({ bytes }) => bytes);
+    expect([sizes[0], sizes.at(-1)]).toEqual([2 ** 18, 2 ** 28]);
+    expect(sizes).toEqual([...sizes].sort((a, b) => a - b));
+    expect(device.memory().blocks).toBe(0);
+    expect(await measureRoof(device, AbortSignal.abort())).toBeUndefined();
+  });
+});
+
 test('a filter that leaves nothing is refused', async () => {
-  const options = { model: 'vit_tiny_patch16_224', batch: 1, dtype: ['f32' as const], filter: /nothing/ };
+  const options = { model: 'vit_tiny_patch16_224', batch: [1], dtype: ['f32' as const], filter: /nothing/ };
   await expect(kernels(options)).rejects.toThrow(ArgumentError);
 });

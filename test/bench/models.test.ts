@@ -1,5 +1,6 @@
 /** The benches of whole models: figures that do not depend on the machine. */
 import { describe, expect, test } from 'vitest';
+import { kernels } from '../../bench/kernels';
 import { type MemoryRow, memory } from '../../bench/memory';
 import { throughput } from '../../bench/throughput';
 import { train } from '../../bench/train';
@@ -80,9 +81,24 @@ describe('stopping', () => {
     ]);
   });
 
+  test('kernels gives the rows that it has, beside the roof measured before them', async () => {
+    const controller = new AbortController();
+    const { host, rows } = await kernels({
+      model,
+      batch: [1],
+      dtype: ['f32'],
+      filter: /^(fill|addInto)/,
+      signal: controller.signal,
+      onProgress: (_done, _total, what) => what.startsWith('addInto') && controller.abort(),
+    });
+    expect(rows.map(({ kernel }) => kernel)).toEqual(['addInto']);
+    expect(host.roof).toBeDefined();
+  });
+
   test('before anything is measured there are no rows', async () => {
     const options = { ...lists, methods: ['dtl'], batch: [1], signal: AbortSignal.abort() };
     expect((await memory(options)).rows).toEqual([]);
     expect((await train({ ...options, steps: 1 })).rows).toEqual([]);
+    expect((await kernels(options)).rows).toEqual([]);
   });
 });

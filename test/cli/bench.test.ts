@@ -93,6 +93,7 @@ test('train: seconds and memory of real steps', async () => {
     method: 'dtlPlus',
     secondsPerStep: expect.any(Number),
     peakBytes: expect.any(Number),
+    residentBytes: expect.any(Number),
     runs: 1,
   });
 });
@@ -105,21 +106,52 @@ test('units: Table 1', async () => {
 
 test('kernels: rates beside the roof', async () => {
   const file = join(folder.path, 'kernels.json');
-  const args = ['--filter', '^layerNormForward', '--batch', '1', '--dtype', 'f32', '--json', file];
+  const args = ['--filter', '^(layerNormForward|linearPack)', '--batch', '1-2', '--dtype', 'f32', '--json', file];
   const { status, stdout, stderr } = await sidetune(['bench', 'kernels', ...tiny, ...args]);
   expect(status).toBe(0);
-  expect(stdout).toMatch(/\| layerNormForward +\|.*(GB\/s|GFLOP\/s) \| +[\d.]+ % \|/);
+  expect(stdout).toContain('shape N=197 d=192, dtype f32\n');
+  expect(stdout).toMatch(/\| batch \| kernel +\| +ms \| +bytes \| +FLOPs \| +rate \| +of roof \| roof \|/);
+  expect(stdout).toMatch(/\| +2 \| layerNormForward +\|.* KiB \| +[\d.]+ k \|.*(GB\/s|GFLOP\/s) \| +[\d.]+ % \|/);
+  expect(stdout).toMatch(/\| +- \| linearPack +\|/);
   expect(stderr).toContain("the machine's roofs");
 
-  const [row] = parseReport(readFileSync(file, 'utf8'), 'kernels').rows;
+  const { host, rows } = parseReport(readFileSync(file, 'utf8'), 'kernels');
+  expect(rows.map(({ kernel, batch }) => [kernel, batch])).toEqual([
+    ['layerNormForward', 1],
+    ['linearPack', null],
+    ['layerNormForward', 2],
+  ]);
   const number = expect.any(Number);
-  expect(row).toMatchObject({
-    kernel: 'layerNormForward',
-    dtype: 'f32',
-    direction: 'forward',
-    shape: 'B=1 N=197 d=192',
-  });
-  expect(row).toMatchObject({ ms: number, bytes: number, flops: number, fractionOfPeak: number });
+  expect(rows[0]).toMatchObject({ dtype: 'f32', direction: 'forward', shape: 'N=197 d=192' });
+  expect(rows[0]).toMatchObject({ ms: number, bytes: number, flops: number, fractionOfPeak: number });
+  expect(host.roof).toMatchObject({ gemmGflops: { f32: number, bf16: number } });
+  expect((host.roof as { copy: object[] }).copy).toContainEqual({ bytes: 2 ** 20, gbps: number });
+});
+
+test('memory: --svg draws what the table says', async () => {
+  const file = join(folder.path, 'memory.svg');
+  const args = ['--methods', 'dtl', '--batch', '2', '--start-block', '1-4,12', '--svg', file, '--no-progress'];
+  const { status, stdout, stderr } = await sidetune(['bench', 'memory', ...tiny, ...args]);
+  expect([status, stderr]).toEqual([0, '']);
+  const peaks = [...stdout.matchAll(/^\| +(\d+) \| +([\d.]+ \w+) \|/gm)].map(
+    ([, start, peak]) => `M ${start}: ${peak}`,
+  );
+  expect(peaks).toHaveLength(5);
+  const svg = readFileSync(file, 'utf8');
+  for (const peak of peaks) expect(svg).toContain(`<title>dtl, ${peak}</title>`);
+});
+
+const quick: [name: string, args: string[]][] = [
+  ['throughput', ['--methods', 'full', '--batch', '1', '--dtype', 'f32', '--samples', '1']],
+  ['memory', ['--methods', 'linear', '--batch', '1']],
+  ['train', ['--methods', 'linear', '--batch', '1', '--dtype', 'f32', '--steps', '1']],
+  ['kernels', ['--filter', 'fill', '--batch', '1', '--dtype', 'f32']],
+  ['units', []],
+];
+test.each(quick)('%s: --json - prints JSON alone, --no-progress nothing else', async (name, args) => {
+  const { status, stdout, stderr } = await sidetune(['bench', name, ...tiny, ...args, '--json', '-', '--no-progress']);
+  expect([status, stderr]).toEqual([0, '']);
+  expect(parseReport(stdout, name).rows.length).toBeGreaterThan(0);
 });
 
 test('Ctrl-C gives the rows that are there and ends with 130', async () => {

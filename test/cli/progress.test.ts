@@ -1,7 +1,7 @@
 /** Live progress on streams that stand in for a terminal and for a file. */
 import { Writable } from 'node:stream';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { bytes, count, digits, duration, percent } from '../../lib/cli/format';
+import { bytes, count, digits, duration, metric, percent } from '../../lib/cli/format';
 import { countProgress, type ProgressStream, type TrainingState, trainingProgress } from '../../lib/cli/progress';
 
 class Screen extends Writable {
@@ -108,6 +108,14 @@ describe('numbers', () => {
     [1023.9 * 2 ** 20, '1.00 GiB'],
     [1.5 * 2 ** 50, '1536 TiB'],
   ])('bytes(%d) is %s', (value, text) => expect(bytes(value)).toBe(text));
+
+  test.each([
+    [0, '0'],
+    [768, '768'],
+    [151_296, '151 k'],
+    [999_600, '1.00 M'],
+    [14_873_001_984, '14.9 G'],
+  ])('metric(%d) is %s', (value, text) => expect(metric(value)).toBe(text));
 
   test.each([
     [7.4, '0:07'],

@@ -69,6 +69,16 @@ describe('wrong use ends with 2 and says what is known', () => {
       ['bench', 'throughput', '--batch', '4,0'],
       [/'4,0' is invalid. Expected a whole number of at least 1/],
     ],
+    [
+      'a range that goes down',
+      ['bench', 'memory', '--start-block', '1,7-2'],
+      [/'1,7-2' is invalid. Expected ranges like 1-12, of at most 1000 numbers/],
+    ],
+    [
+      'a range without an end',
+      ['bench', 'kernels', '--batch', '4-'],
+      [/'4-' is invalid. Expected a whole number of at least 1/],
+    ],
     ['a number that is none', ['train', '--lr', 'fast'], [/'fast' is invalid. Expected a number of at least 0/]],
     [
       'a start block that the model does not have',

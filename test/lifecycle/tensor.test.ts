@@ -197,6 +197,16 @@ describe('making', () => {
     tensor.dispose();
   });
 
+  it.each([1, 65_536, 65_537, 300_001])('copies %d bytes, on one thread or several', async (size) => {
+    const data = Uint8Array.from({ length: size }, (_, i) => (i * 7919) % 251);
+    const tensor = Tensor.from(device, data, [size]);
+    const copy = Tensor.zeros(device, [size], { dtype: 'u8' });
+    copy.copyFrom(tensor);
+    expect(Buffer.compare(Buffer.from((await copy.read()) as Uint8Array), Buffer.from(data))).toBe(0);
+    tensor.dispose();
+    copy.dispose();
+  });
+
   it('refuses data that does not fit', () => {
     expect(() => Tensor.from(device, [1, 2, 3], [2])).toThrow(ShapeError);
     expect(() => Tensor.empty(device, [1], { dtype: 'f64' as DType })).toThrow(
