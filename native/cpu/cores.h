@@ -1,10 +1,11 @@
-// The cores that this process may use, dealt out to the devices that compute, in one JavaScript thread or in several: together
-// their kernels have no more threads than there are cores, unless there are more devices than cores, each of which has one. What
-// a kernel computes does not depend on it.
+// The cores that this process may use, dealt out to the devices that compute, in one JavaScript thread or in several. A device
+// alone has the threads that were asked for. Devices that compute at the same time have together no more threads than there are
+// cores, from each one's next kernel on, or one each where there are more devices than cores. What a kernel computes does not
+// depend on it.
 //
 // Nobody waits. Kernels that took turns instead, each on all threads of its device, left cores idle at every change and while a
-// kernel's threads meet: two devices of two threads made 77 images per second together (ViT-Ti, batch 1, 2 cores) against 118 of
-// one device alone, 129 where both compete, and 155 of one thread each.
+// kernel's threads meet: two devices of two threads made 77 images per second together (ViT-Ti, batch 1, 2 cores), against 118 of
+// one device alone, 120 to 130 where both compete, and 150 so.
 #pragma once
 
 #include <chrono>
