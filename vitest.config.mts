@@ -13,6 +13,7 @@ export default defineConfig({
   test: {
     pool: 'forks', // an addon fault must not take the runner down, and each file gets a stream of its own
     maxWorkers: 2,
+    env: { OMP_WAIT_POLICY: 'passive' }, // several processes share the cores: threads that spin are in each other's way
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
