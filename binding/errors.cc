@@ -30,7 +30,8 @@ void take_error_classes(Napi::Env env, Napi::Value value) {
 
 std::string text_of(const Napi::Value& value) {
   if (value.IsNull()) return "null";
-  if (value.IsNumber() || value.IsBoolean() || value.IsString()) return value.ToString().Utf8Value();
+  if (value.IsString()) return "'" + value.ToString().Utf8Value() + "'";
+  if (value.IsNumber() || value.IsBoolean()) return value.ToString().Utf8Value();
   if (value.IsArray()) return "an array";
   return value.IsFunction() ? "a function"
          : value.IsObject() ? "an object"

@@ -13,14 +13,15 @@ bool is_accounted(const Storage& storage) { return storage.block.bytes >= kAccou
 
 template <class E>
 E parse(const Napi::Value& value, const char* what, int count, const char* (*name)(E)) {
-  const std::string text = text_of(value);
+  const std::string wanted = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
   std::string known;
   for (int i = 0; i < count; i++) {
-    if (text == name(static_cast<E>(i))) return static_cast<E>(i);
+    if (wanted == name(static_cast<E>(i))) return static_cast<E>(i);
     known += (i ? ", " : "") + std::string(name(static_cast<E>(i)));
   }
-  throw Error(Code::argument, "Tensor", what, text, known,
-              std::string("Tensor: '") + what + "' is '" + text + "', expected one of " + known);
+  const std::string got = text_of(value);
+  throw Error(Code::argument, "Tensor", what, got, known,
+              std::string("Tensor: '") + what + "' is " + got + ", expected one of " + known);
 }
 
 Tensor parse_shape(const Napi::Value& value) {

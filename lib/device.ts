@@ -22,7 +22,10 @@ export interface MemoryReport {
 }
 
 export interface DeviceOptions {
-  /** Threads of kernels on a CPU device. Default: SIDETUNE_NUM_THREADS, OMP_NUM_THREADS, or the cores that this process may use. */
+  /**
+   * Threads of kernels on a CPU device, from 1 to four for each core. Default: SIDETUNE_NUM_THREADS, OMP_NUM_THREADS (its first number, at most all cores),
+   * or the cores that this process may use. While other devices compute too, kernels run on fewer; no result depends on it.
+   */
   threads?: number;
   /** Bytes that tensors and scratch memory may take together. Default: the machine's memory. */
   memoryLimit?: number;
@@ -43,6 +46,8 @@ export interface DeviceInfo {
   gemm: string;
   /** Whether bf16 products run natively; elsewhere their operands are widened first. */
   bf16Gemm: boolean;
+  /** Into how many steps int8 products divide a row of tokens: 255, or 127 on processors without VNNI. */
+  int8Levels: number;
 }
 
 const knownOptions = ['threads', 'memoryLimit', 'plan', 'guards'];
@@ -67,7 +72,7 @@ export class Device {
   /**
    * Opens a device.
    * @param name - `'cpu'`
-   * @throws DeviceError (SIDETUNE_NO_BACKEND) when there is no such device here, ArgumentError for options
+   * @throws DeviceError (SIDETUNE_NO_BACKEND) when there is no such device here, ArgumentError for options, SIDETUNE_NUM_THREADS and SIDETUNE_SIMD
    */
   static async open(name = 'cpu', options: DeviceOptions = {}): Promise<Device> {
     for (const option of Object.keys(options)) {

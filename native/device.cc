@@ -25,7 +25,10 @@ std::shared_ptr<Device> Device::open(const std::string& name, const DeviceSettin
   const BackendTable& table = cpu_backend();
   BackendDevice* backend = nullptr;
   const Status status = table.open(settings.backend, &backend);
-  if (!status.ok) throw Error(status.code, "Device.open", "", "", "", std::string("Device.open: ") + status.text);
+  if (!status.ok) {
+    throw Error(status.code, "Device.open", status.argument, status.got, status.expected,
+                std::string("Device.open: ") + status.text);
+  }
   return std::shared_ptr<Device>(new Device(name, table, backend, settings));
 }
 

@@ -31,6 +31,7 @@ struct Status {
   bool ok = true;
   Code code = Code::late;
   char text[256] = {};
+  char argument[32] = {}, got[64] = {}, expected[128] = {};  // of an argument that was refused
 };
 
 }  // namespace sidetune

@@ -12,7 +12,8 @@ void check_weight(const char* kernel, const Tensor& weight, Layout packed, const
   const std::string quoted = "'" + camel_case(rows_name) + "'";
   if (weight.dtype == DType::i8) {
     if (packed != Layout::packed) refuse_argument(kernel, "weight", "i8", "f32 or bf16: gradients do not flow through i8");
-    if (weight.layout != Layout::packed) refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in i8", "packed");
+    if (weight.layout != Layout::packed)
+      refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in i8", "packed");
     if (weight.dim(1) > kMaxInt8Depth)
       refuse_argument(kernel, "weight", "i8 with " + std::to_string(weight.dim(1)) + " columns", "at most 65536 columns");
     return;

@@ -33,11 +33,15 @@ const wanted = process.argv.slice(2);
 const paths = wanted.some((argument) => !argument.startsWith('-'))
   ? []
   : ['test/ops', 'test/lifecycle', 'test/native', 'test/models', 'test/petl', 'test/optim'];
-run(process.execPath, [vitest, 'run', '--testTimeout=900000', '--hookTimeout=120000', ...paths, ...wanted], {
-  ...process.env,
-  SIDETUNE_ADDON: addon,
-  LD_PRELOAD: runtime(),
-  // Node itself leaves memory to the system when it ends, so leaks are looked for in the C++ tests alone (test/native/native.test.ts).
-  ASAN_OPTIONS: 'detect_leaks=0:detect_stack_use_after_return=1:strict_init_order=1',
-  UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
-});
+run(
+  process.execPath,
+  [vitest, 'run', '--project=all', '--testTimeout=900000', '--hookTimeout=120000', ...paths, ...wanted],
+  {
+    ...process.env,
+    SIDETUNE_ADDON: addon,
+    LD_PRELOAD: runtime(),
+    // Node itself leaves memory to the system when it ends, so leaks are looked for in the C++ tests alone (test/native/native.test.ts).
+    ASAN_OPTIONS: 'detect_leaks=0:detect_stack_use_after_return=1:strict_init_order=1',
+    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  },
+);

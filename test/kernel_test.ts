@@ -7,13 +7,14 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Tape } from '../lib/autograd/tape';
-import { Device, type DeviceOptions } from '../lib/device';
+import type { Device, DeviceOptions } from '../lib/device';
 import { SidetuneError } from '../lib/errors';
 import { bf16ToFloat32, float32ToBf16 } from '../lib/io/half';
 import { openSafetensors } from '../lib/io/safetensors';
 import { setTestFlags } from '../lib/kernels';
 import { type DType, Tensor } from '../lib/tensor';
 import { type Bound, difference, epsilon, relativeToMaximum } from './compare';
+import { openOn, simdTargets } from './each_target';
 import { Random } from './random';
 import type { Reference } from './reference/array';
 
@@ -121,17 +122,11 @@ interface Result {
   inputsUnchanged: boolean;
 }
 
-const simdTargets = ['', 'AVX2', 'scalar'];
-
 async function withDevice<T>(
-  options: DeviceOptions & { simd?: string },
+  { simd = simdTargets[0]!, ...options }: DeviceOptions & { simd?: string },
   body: (device: Device) => Promise<T>,
 ): Promise<T> {
-  const { simd, ...rest } = options;
-  if (simd) process.env.SIDETUNE_SIMD = simd;
-  else delete process.env.SIDETUNE_SIMD;
-  const device = await Device.open('cpu', rest);
-  delete process.env.SIDETUNE_SIMD;
+  const device = await openOn(simd, options);
   try {
     return await body(device);
   } finally {
@@ -332,9 +327,6 @@ export function kernelTest(family: string, test: KernelTest): void {
             references[name] = { shape: golden.reshape?.[name] ?? entry.shape, data };
           }
           const prepared = { dtypes, references, cotangent: await read(`cot.${golden.output}`) };
-          const result = await withDevice({ guards: true }, (device) =>
-            harness.execute(device, prepared, golden.options ?? {}, test.differentiable),
-          );
           const tolerance =
             compute === 'f32' ? { out: 2e-5, grad: 2e-5 } : (golden.tolerance?.bf16 ?? { out: 1e-2, grad: 2e-2 });
           const check = (what: string, actual: Float32Array, expected: Float64Array, allowed: number): void => {
@@ -344,14 +336,16 @@ export function kernelTest(family: string, test: KernelTest): void {
               expect(relativeToMaximum(actual, expected), what).toBeLessThanOrEqual(allowed);
             }
           };
-          check('out', result.out, await read(`out.${golden.output}`), tolerance.out);
-          for (const name of test.differentiable) {
-            check(
-              `gradient of ${name}`,
-              result.grads[name]!,
-              await read(`grad.${golden.inputs[name]}`),
-              tolerance.grad,
+          for (const simd of simdTargets) {
+            const result = await withDevice({ guards: true, simd }, (device) =>
+              harness.execute(device, prepared, golden.options ?? {}, test.differentiable),
             );
+            const target = simd || 'best target';
+            check(`out (${target})`, result.out, await read(`out.${golden.output}`), tolerance.out);
+            for (const name of test.differentiable) {
+              const expected = await read(`grad.${golden.inputs[name]}`);
+              check(`gradient of ${name} (${target})`, result.grads[name]!, expected, tolerance.grad);
+            }
           }
           await file.close();
         });

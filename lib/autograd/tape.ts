@@ -273,14 +273,14 @@ export class Tape {
         return;
       }
       const gradOut = grads[0]!;
-      // The scope takes what an op's backward makes in between, or has made when it throws.
-      const results = scope(() => {
+      // The scope takes what an op's backward makes in between and gradients that nobody wants, and everything when it throws.
+      scope(() => {
         const saved: Record<string, Tensor> = {};
         for (const { name, tensor, version } of node.saved) {
           this.#restore(node, name, tensor, version);
           saved[name] = tensor;
         }
-        return node.backward({
+        const results = node.backward({
           gradOut,
           saved,
           wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
@@ -295,13 +295,12 @@ export class Tape {
           },
           accumulator: (input) => node.inputs[input]?.accumulator(),
         });
+        for (const name in results) {
+          const grad = results[name];
+          const value = node.inputs[name];
+          if (grad && value) add(value, grad, gradOut);
+        }
       });
-      for (const name in results) {
-        const grad = results[name];
-        const value = node.inputs[name];
-        if (grad && value) add(value, grad, gradOut);
-        else if (grad && grad !== gradOut) grad.dispose();
-      }
     } finally {
       for (const tensor of temporary) tensor.dispose();
       for (const grad of grads) grad?.dispose();
@@ -363,7 +362,7 @@ function discard(undo: Undo): void {
 // `gradOut` handed on as it is is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
 function add(value: Value, grad: Tensor, gradOut: Tensor): void {
   const shared = grad === gradOut;
-  const own = shared ? grad.alias() : grad;
+  const own = keep(shared ? grad.alias() : grad);
   if (!value.grad) {
     value.grad = own;
     value.shared = shared;
@@ -372,7 +371,7 @@ function add(value: Value, grad: Tensor, gradOut: Tensor): void {
   try {
     const { out } = kernels.addForward({ a: value.grad, b: own }, { kind: 'gradients' });
     value.drop();
-    value.grad = out;
+    value.grad = keep(out);
     value.shared = false;
   } finally {
     own.dispose();

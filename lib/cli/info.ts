@@ -37,6 +37,7 @@ function factsOf(info: DeviceInfo, limitBytes: number): Fact[] {
     SIMD: info.simd,
     GEMM: info.gemm,
     'bf16 products': info.bf16Gemm ? 'native' : 'computed in f32',
+    'int8 products': info.int8Levels === 255 ? 'tokens in 8 bits' : 'tokens in 7 bits (no VNNI)',
     threads: `${info.threads} of ${info.cores} cores`,
     memory: bytes(limitBytes),
     CUDA: 'not built in this version',

@@ -228,6 +228,21 @@ export class PetlModel {
     return tensor;
   }
 
+  // Runs a pass; when it fails, the buffers that were made for it go too.
+  #pass<T>(run: () => T): T {
+    const before = new Set(this.#buffers.keys());
+    try {
+      return run();
+    } catch (error) {
+      for (const [key, tensor] of this.#buffers) {
+        if (before.has(key)) continue;
+        tensor.dispose();
+        this.#buffers.delete(key);
+      }
+      throw error;
+    }
+  }
+
   #images(images: Tensor | Float32Array): Tensor {
     const side = this.backbone.config.imageSize;
     const size = 3 * side * side;
@@ -244,20 +259,26 @@ export class PetlModel {
       return images.alias();
     }
     if (images.length === 0 || images.length % size) {
-      throw new ShapeError(
-        `forward: 'images' has ${images.length} numbers, expected a multiple of 3·${side}·${side} = ${size}`,
-        {
-          argument: 'images',
-          got: String(images.length),
-        },
-      );
+      const expected = `at least one image: a multiple of 3·${side}·${side} = ${size}`;
+      throw new ShapeError(`forward: 'images' has ${images.length} numbers, expected ${expected}`, {
+        argument: 'images',
+        got: String(images.length),
+        expected,
+      });
     }
     return Tensor.from(this.device, images, [images.length / size, 3, side, side], { kind: 'data' });
   }
 
   // A label that is no class is refused here, where it can be named; on the device it would be found too late.
-  #labels(labels: Int32Array): Tensor {
+  #labels(labels: Int32Array, images: number): Tensor {
     const { classes } = this.options;
+    if (labels.length !== images) {
+      throw new ShapeError(`step: 'labels' has ${labels.length} numbers, expected one for each image: ${images}`, {
+        argument: 'labels',
+        got: String(labels.length),
+        expected: String(images),
+      });
+    }
     const index = labels.findIndex((label) => !(label >= 0 && label < classes));
     if (index >= 0) {
       throw new ArgumentError(
@@ -303,36 +324,47 @@ export class PetlModel {
     return this.#trained.get(name) ?? this.backbone.frozen(name);
   }
 
-  /** Logits [B, classes], f32, of images [B, 3, H, W]: differentiable inside `autograd.valueAndGrad`, with nothing dropped. */
+  /**
+   * Logits [B, classes], f32, of images [B, 3, H, W]: differentiable inside `autograd.valueAndGrad`, with nothing dropped.
+   * @throws ShapeError for images of another size, or none at all
+   */
   forward(images: Tensor | Float32Array): Tensor {
-    return scope(() => this.#logits(this.#images(images), false));
+    return this.#pass(() => scope(() => this.#logits(this.#images(images), false)));
   }
 
-  /** Mean cross-entropy of a batch and its gradients by {@link parameters}, as in a training step. The caller disposes them. */
+  /**
+   * Mean cross-entropy of a batch and its gradients by {@link parameters}, as in a training step. The caller disposes them.
+   * @throws ShapeError for images of another size, none at all, or not as many as labels; ArgumentError for a label that is no class; MemoryError. Then
+   * everything that the pass made is given back; packings of frozen matrices, which every pass needs, may stay.
+   */
   gradients(batch: TrainingBatch): { loss: Tensor; correct: Tensor; grads: Record<string, Tensor> } {
     let correct: Tensor | undefined;
     const parameters = Object.fromEntries(this.parameters().map(({ name, tensor }) => [name, tensor]));
-    const { value, grads } = valueAndGrad(
-      () => {
-        const images = this.#images(batch.images);
-        const labels = this.#labels(batch.labels);
-        const result = ops.softmaxCrossEntropy(this.#logits(images, true), labels, {
-          labelSmoothing: this.options.labelSmoothing,
-        });
-        correct = keep(result.correct);
-        return result.loss;
-      },
-      parameters,
-      {
-        onRetained: (retained) => {
-          this.retained = retained;
-        },
-      },
-    );
-    return { loss: value, correct: correct!, grads };
+    const body = (): Tensor => {
+      const images = this.#images(batch.images);
+      const labels = this.#labels(batch.labels, images.shape[0]!);
+      const result = ops.softmaxCrossEntropy(this.#logits(images, true), labels, {
+        labelSmoothing: this.options.labelSmoothing,
+      });
+      correct = keep(result.correct);
+      return result.loss;
+    };
+    const onRetained = (retained: Retained[]): void => {
+      this.retained = retained;
+    };
+    try {
+      const { value, grads } = this.#pass(() => valueAndGrad(body, parameters, { onRetained }));
+      return { loss: value, correct: correct!, grads };
+    } catch (error) {
+      correct?.dispose();
+      throw error;
+    }
   }
 
-  /** One training step: forward, backward, update. On a planning device the numbers are NaN. */
+  /**
+   * One training step: forward, backward, update. On a planning device the numbers are NaN.
+   * @throws what {@link gradients} throws; afterwards a smaller step works
+   */
   async step(batch: TrainingBatch, optimizer: AdamW): Promise<StepResult> {
     const { loss, correct, grads } = this.gradients(batch);
     try {
@@ -349,10 +381,13 @@ export class PetlModel {
 
   /** Mean loss and number of right answers of a batch, in inference mode. */
   async evaluate(batch: TrainingBatch): Promise<StepResult> {
-    const result = scope(() => {
-      const labels = this.#labels(batch.labels);
-      return ops.softmaxCrossEntropy(this.#logits(this.#images(batch.images), false), labels);
-    });
+    const result = this.#pass(() =>
+      scope(() => {
+        const images = this.#images(batch.images);
+        const labels = this.#labels(batch.labels, images.shape[0]!);
+        return ops.softmaxCrossEntropy(this.#logits(images, false), labels);
+      }),
+    );
     try {
       const [losses, hits] = await Promise.all([result.loss.read(), result.correct.read()]);
       return { loss: losses[0]!, correct: hits[0]!, images: batch.labels.length };

@@ -1,13 +1,10 @@
 #include "backend.h"
 
-#include <omp.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -29,30 +26,38 @@ Status failure(Code code, const std::string& text) {
   return status;
 }
 
-// A control group may allow less than the machine has: "cpu.max" holds quota and period in microseconds, or "max".
-double group_cores() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (file >> quota >> period && quota != "max" && period > 0) return std::atof(quota.c_str()) / period;
-  return 1e9;
+// What was asked for, by an option or by the environment, and cannot be had.
+Status refusal(const char* argument, const std::string& got, const std::string& expected) {
+  Status status = failure(Code::argument, std::string("'") + argument + "' is " + got + ", expected " + expected);
+  snprintf(status.argument, sizeof status.argument, "%s", argument);
+  snprintf(status.got, sizeof status.got, "%s", got.c_str());
+  snprintf(status.expected, sizeof status.expected, "%s", expected.c_str());
+  return status;
 }
 
-int available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int cores =
-      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  return std::max(1, std::min(cores, static_cast<int>(std::floor(std::max(1.0, group_cores())))));
+// The text of a variable, as far as a sentence has room for it.
+std::string quoted(const char* text) { return "'" + std::string(text, strnlen(text, 40)) + "'"; }
+
+// More threads than cores are allowed for tests of what many threads compute.
+int most_threads() { return 4 * available_cores(); }
+std::string threads_expected() {
+  return "a whole number from 1 to " + std::to_string(most_threads()) + " (4 for each of the " +
+         std::to_string(available_cores()) + " cores that this process may use)";
 }
 
-int default_threads() {
-  for (const char* name : {"SIDETUNE_NUM_THREADS", "OMP_NUM_THREADS"}) {
-    const char* text = std::getenv(name);
-    const int count = text ? std::atoi(text) : 0;
-    if (count > 0) return std::min(count, 4 * available_cores());
+// SIDETUNE_NUM_THREADS is ours and must be right. OMP_NUM_THREADS speaks to every OpenMP program: of a list ("4,2") the first
+// number counts, it may ask for more than there are, and what is no number is none of our business.
+Status default_threads(int* threads) {
+  if (const char* text = std::getenv("SIDETUNE_NUM_THREADS"); text && *text) {
+    const char* end = text + std::strlen(text);
+    const auto [rest, error] = std::from_chars(text, end, *threads);
+    if (error == std::errc() && rest == end && *threads >= 1 && *threads <= most_threads()) return {};
+    return refusal("SIDETUNE_NUM_THREADS", quoted(text), threads_expected());
   }
-  return available_cores();
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  const int64_t cores = available_cores(), asked = text ? std::strtol(text, nullptr, 10) : 0;
+  *threads = static_cast<int>(asked > 0 ? std::min(asked, cores) : cores);
+  return {};
 }
 
 // SIDETUNE_SIMD=AVX2 or scalar holds the kernels below what the machine has: to reproduce another machine's numbers, and for
@@ -72,7 +77,7 @@ Status choose_simd() {
       known += (known.empty() ? "" : ", ") + name;
       if (name == wanted) allowed = left;  // this target and the lesser ones
     }
-    if (!allowed) return failure(Code::argument, std::string("SIDETUNE_SIMD is '") + wanted + "', expected one of " + known);
+    if (!allowed) return refusal("SIDETUNE_SIMD", quoted(wanted), "one of " + known);
     hwy::SetSupportedTargetsForTest(allowed);
   }
   hwy::GetChosenTarget().Update(allowed);
@@ -80,19 +85,13 @@ Status choose_simd() {
 }
 
 Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
-  const int cores = available_cores();
-  if (options.threads < 0 || options.threads > 4 * cores) {
-    return failure(Code::argument, "'threads' is " + std::to_string(options.threads) + ", expected a number from 1 to " +
-                                       std::to_string(4 * cores) + " (4 for each of the " + std::to_string(cores) +
-                                       " cores that this process may use)");
-  }
   try {
-    const Status simd = choose_simd();
-    if (!simd.ok) return simd;
-    auto* cpu = new BackendDevice;
-    cpu->threads = options.threads > 0 ? options.threads : default_threads();
-    cpu->gemms = std::make_shared<GemmCache>();
-    *out = cpu;
+    if (options.threads < 0 || options.threads > most_threads())
+      return refusal("threads", std::to_string(options.threads), threads_expected());
+    int threads = options.threads;
+    if (const Status status = threads > 0 ? Status() : default_threads(&threads); !status.ok) return status;
+    if (const Status status = choose_simd(); !status.ok) return status;
+    *out = new BackendDevice(threads);
     return {};
   } catch (...) {
     return status_of_current_exception();
@@ -121,6 +120,7 @@ int64_t memory_limit(BackendDevice&) noexcept {
 // One core does not fill the memory's bandwidth: large copies run on all threads.
 constexpr int64_t kCopyGrain = 1 << 16;  // bytes that are worth a thread
 Status copy(BackendDevice& cpu, void* to, const void* from, int64_t bytes) noexcept {
+  const Team team(cpu);
   parallel_ranges(cpu, bytes, kCopyGrain, [&](int64_t begin, int64_t end) {
     std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin, end - begin);
   });
@@ -151,11 +151,11 @@ std::string processor_name() {
 void describe(BackendDevice& cpu, char* text, int64_t capacity) noexcept {
   const int64_t target = hwy::SupportedTargets() & HWY_TARGETS;
   const char* best = hwy::TargetName(target & -target);
-  snprintf(
-      text, capacity,
-      "{\"backend\":\"cpu\",\"processor\":\"%s\",\"threads\":%d,\"cores\":%d,\"simd\":\"%s\",\"gemm\":\"%s\",\"bf16Gemm\":%s}",
-      processor_name().c_str(), cpu.threads, available_cores(), best, gemm_description().c_str(),
-      gemm_has_bf16() ? "true" : "false");
+  snprintf(text, capacity,
+           "{\"backend\":\"cpu\",\"processor\":\"%s\",\"threads\":%d,\"cores\":%d,\"simd\":\"%s\",\"gemm\":\"%s\",\"bf16Gemm\":%"
+           "s,\"int8Levels\":%d}",
+           processor_name().c_str(), cpu.threads, available_cores(), best, gemm_description().c_str(),
+           gemm_has_bf16() ? "true" : "false", int8_levels());
 }
 
 }  // namespace
@@ -183,6 +183,9 @@ Status status_of_current_exception() noexcept {
 }  // namespace sidetune::cpu
 
 namespace sidetune {
+
+BackendDevice::BackendDevice(int threads)
+    : threads(threads), team(threads), share(cpu::Cores::of_process(), threads), gemms(std::make_shared<cpu::GemmCache>()) {}
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {

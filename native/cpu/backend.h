@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "../backend.h"
+#include "cores.h"
 
 namespace sidetune {
 
@@ -19,8 +20,12 @@ class GemmCache;
 
 // The CPU device: how many threads its kernels use, and oneDNN's primitives by shape.
 struct BackendDevice {
-  int threads = 1;
-  std::shared_ptr<cpu::GemmCache> gemms;
+  explicit BackendDevice(int threads);
+
+  const int threads;  // at most: scratch memory is for so many
+  int team;           // of the kernel that runs. The stream thread's own.
+  cpu::CoreShare share;
+  const std::shared_ptr<cpu::GemmCache> gemms;
 };
 
 namespace cpu {
@@ -37,6 +42,14 @@ Entry<Arguments> entry();
 
 Status status_of_current_exception() noexcept;
 
+// A kernel's threads, while it runs.
+struct Team {
+  Cpu& cpu;
+  explicit Team(Cpu& cpu) : cpu(cpu) { cpu.team = cpu.share.begin(); }
+  ~Team() { cpu.share.end(); }
+  Team(const Team&) = delete;
+};
+
 }  // namespace cpu
 }  // namespace sidetune
 
@@ -45,6 +58,7 @@ Status status_of_current_exception() noexcept;
   ::sidetune::Entry<::sidetune::Arguments> entry<::sidetune::Arguments>() {                      \
     return {[](Cpu& cpu, const ::sidetune::Arguments& k, Workspace scratch) noexcept -> Status { \
               try {                                                                              \
+                const Team team(cpu);                                                            \
                 run(cpu, k, scratch);                                                            \
                 return {};                                                                       \
               } catch (...) {                                                                    \

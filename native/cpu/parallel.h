@@ -1,5 +1,4 @@
-// Work over the device's cores, by OpenMP, in the team that oneDNN uses too: one pool of threads per device, owned by its stream
-// thread.
+// Work over the kernel's team of threads, by OpenMP: one pool of threads per device, owned by its stream thread.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +12,7 @@ namespace sidetune::cpu {
 // work item by item.
 template <class Body>
 void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& body) {
-  const int64_t shares = std::min<int64_t>(cpu.threads, (count + grain - 1) / std::max<int64_t>(grain, 1));
+  const int64_t shares = std::min<int64_t>(cpu.team, (count + grain - 1) / std::max<int64_t>(grain, 1));
   if (shares <= 1) {
     if (count > 0) body(int64_t{0}, count);
     return;
@@ -25,11 +24,11 @@ void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& b
 // Calls body(item) for each item; items are handed out one by one, for work that is large or uneven.
 template <class Body>
 void parallel_items(const Cpu& cpu, int64_t count, const Body& body) {
-  if (count <= 1 || cpu.threads == 1) {
+  if (count <= 1 || cpu.team == 1) {
     for (int64_t item = 0; item < count; item++) body(item);
     return;
   }
-#pragma omp parallel for num_threads(static_cast <int>(std::min <int64_t>(cpu.threads, count))) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(std::min <int64_t>(cpu.team, count))) schedule(dynamic, 1)
   for (int64_t item = 0; item < count; item++) body(item);
 }
 

@@ -164,7 +164,7 @@ inline void pack_weight(const PatchGrid& g, const float* weight, bool flipped, f
 // Calls body(item, slot); no two calls that run at the same time have the same slot.
 template <class Body>
 void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& body) {
-  const int64_t threads = std::min<int64_t>({cpu.threads, items, slots});
+  const int64_t threads = std::min<int64_t>({cpu.team, items, slots});
   if (threads <= 1) {
     for (int64_t item = 0; item < items; item++) body(item, 0);
     return;

@@ -79,6 +79,7 @@ describe('wrong use ends with 2 and says what is known', () => {
       ['bench', 'kernels', '--batch', '4-'],
       [/'4-' is invalid. Expected a whole number of at least 1/],
     ],
+    ['a batch of nothing', ['train', '--batch', '0'], [/'0' is invalid. Expected a whole number of at least 1/]],
     ['a number that is none', ['train', '--lr', 'fast'], [/'fast' is invalid. Expected a number of at least 0/]],
     [
       'a start block that the model does not have',

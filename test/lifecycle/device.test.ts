@@ -1,6 +1,6 @@
 /** A device's life: options, late errors, memory limits, closing, two at once. */
 
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Device, type DeviceOptions } from '../../lib/device';
 import { ArgumentError, DeviceError, MemoryError, type SidetuneError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
@@ -30,7 +30,7 @@ describe('options', () => {
     ['threads', 1.5],
     ['threads', Number.NaN],
     ['threads', Number.POSITIVE_INFINITY],
-    ['threads', 1000],
+    ['threads', 1_000_000],
     ['threads', '2'],
     ['threads', null],
     ['memoryLimit', 0],
@@ -40,8 +40,10 @@ describe('options', () => {
   ])('%s: %s', async (option, value) => {
     const error = await errorOf(() => Device.open('cpu', { [option]: value }));
     expect(error).toBeInstanceOf(ArgumentError);
-    expect(error.kernel).toBe('Device.open');
-    expect(error.message).toMatch(new RegExp(`^Device.open: '${option}' is .*, expected a `));
+    const got = typeof value === 'string' ? `'${value}'` : String(value);
+    expect(error).toMatchObject({ kernel: 'Device.open', argument: option, got });
+    expect(error.message).toBe(`Device.open: '${option}' is ${got}, expected ${error.expected}`);
+    expect(error.expected).toMatch(/^a whole number (of at least 1$|from 1 to \d+ \(4 for each of the \d+ cores)/);
   });
 
   it('unknown options, with those that are known', async () => {
@@ -62,16 +64,79 @@ describe('options', () => {
     await device.close();
   });
 
+  describe('environment', () => {
+    const names = ['SIDETUNE_NUM_THREADS', 'OMP_NUM_THREADS'] as const;
+    let before: (string | undefined)[];
+    const set = (...values: (string | undefined)[]): void =>
+      names.forEach((name, index) => {
+        if (values[index] === undefined) delete process.env[name];
+        else process.env[name] = values[index];
+      });
+    beforeEach(() => {
+      before = names.map((name) => process.env[name]);
+    });
+    afterEach(() => set(...before));
+
+    const opened = async (options?: DeviceOptions): Promise<{ threads: number; cores: number }> => {
+      await using device = await Device.open('cpu', options);
+      return device.info();
+    };
+
+    it.each(['abc', '0', '-1', '1.5', '2 ', ' 2', '2,1', '0x2', '1000000', '99999999999999999999', 'x'.repeat(1000)])(
+      'SIDETUNE_NUM_THREADS=%s is refused',
+      async (text) => {
+        set(text);
+        const error = await errorOf(() => Device.open());
+        expect(error).toBeInstanceOf(ArgumentError);
+        const got = `'${text.slice(0, 40)}'`;
+        expect(error).toMatchObject({ kernel: 'Device.open', argument: 'SIDETUNE_NUM_THREADS', got });
+        expect(error.expected).toMatch(
+          /^a whole number from 1 to \d+ \(4 for each of the \d+ cores that this process may use\)$/,
+        );
+        expect(error.message).toBe(`Device.open: 'SIDETUNE_NUM_THREADS' is ${got}, expected ${error.expected}`);
+        expect((await opened({ threads: 1 })).threads, 'the option is asked first').toBe(1);
+      },
+    );
+
+    it('SIDETUNE_NUM_THREADS, then OMP_NUM_THREADS, then the cores', async () => {
+      set('3', '1');
+      expect((await opened()).threads).toBe(3);
+      expect((await opened({ threads: 2 })).threads).toBe(2);
+      set('', '1');
+      expect((await opened()).threads).toBe(1);
+      set();
+      const { threads, cores } = await opened();
+      expect(threads).toBe(cores);
+    });
+
+    it.each([
+      ['1', 1],
+      ['1,4', 1],
+      ['1000000', 'cores'],
+      ['99999999999999999999', 'cores'],
+      ['0', 'cores'],
+      ['-1', 'cores'],
+      ['many', 'cores'],
+    ] as const)("OMP_NUM_THREADS=%s, which is everybody's, gives %s", async (text, expected) => {
+      set(undefined, text);
+      const { threads, cores } = await opened();
+      expect(threads).toBe(expected === 'cores' ? cores : expected);
+    });
+  });
+
   describe('SIDETUNE_SIMD', () => {
+    const before = process.env.SIDETUNE_SIMD;
     afterEach(() => {
-      delete process.env.SIDETUNE_SIMD;
+      if (before === undefined) delete process.env.SIDETUNE_SIMD;
+      else process.env.SIDETUNE_SIMD = before;
     });
 
     it('that this machine has not', async () => {
       process.env.SIDETUNE_SIMD = 'MMX';
       const error = await errorOf(() => Device.open());
       expect(error).toBeInstanceOf(ArgumentError);
-      expect(error.message).toMatch(/^Device.open: SIDETUNE_SIMD is 'MMX', expected one of .*scalar/);
+      expect(error).toMatchObject({ kernel: 'Device.open', argument: 'SIDETUNE_SIMD', got: "'MMX'" });
+      expect(error.message).toMatch(/^Device.open: 'SIDETUNE_SIMD' is 'MMX', expected one of .*scalar/);
     });
 
     it('chooses, for devices opened then', async () => {
@@ -250,6 +315,58 @@ describe('two devices', () => {
     await expect(one.synchronize()).rejects.toThrow('asked to fail');
     expect(await a.read()).toEqual(new Float32Array([1]));
     await Promise.all([one.close(), two.close()]);
+  });
+});
+
+describe('devices that compute at the same time', () => {
+  const values = new Float32Array(4096 * 512).map((_, index) => (index * 7919) % 2001);
+  const prepare = async (threads: number) => {
+    const device = await Device.open('cpu', { threads });
+    const first = Tensor.from(device, values, [4096, 512]);
+    const weight = Tensor.from(device, new Float32Array(512).fill(1.5), [512]);
+    const bias = Tensor.from(device, new Float32Array(512).fill(0.25), [512]);
+    // Norms of norms.
+    const work = async (): Promise<Buffer> => {
+      let x = layerNorm(first, weight, bias);
+      for (let call = 0; call < 30; call++) {
+        const next = layerNorm(x, weight, bias);
+        x.dispose();
+        x = next;
+      }
+      const bytes = x.readBytes();
+      x.dispose();
+      return Buffer.from(await bytes);
+    };
+    return { device, work };
+  };
+
+  it.each([[[1, 1]], [[2, 2]], [[4, 1]], [[1, 2, 3, 4]]])(
+    '%j threads: the same bits as alone, and all get on',
+    async (threads) => {
+      const devices = await Promise.all(threads.map(prepare));
+      const alone = await devices[0]!.work();
+      // Each keeps its cores busy until all have done three rounds: one that starved would never let this end.
+      const rounds = threads.map(() => 0);
+      const run = async ({ work }: { work(): Promise<Buffer> }, index: number): Promise<void> => {
+        while (Math.min(...rounds) < 3) {
+          expect((await work()).equals(alone)).toBe(true);
+          rounds[index]!++;
+        }
+      };
+      await Promise.all(devices.map(run));
+      await Promise.all(devices.map(({ device }) => device.close()));
+    },
+  );
+
+  it('one that is closed in the middle leaves the other alone', async () => {
+    const [one, two] = await Promise.all([prepare(2), prepare(2)]);
+    const alone = await two.work();
+    const dropped = one.work().catch((error) => error);
+    const goesOn = two.work();
+    addon.deviceClose(one.device.handle); // at once, unlike close()
+    expect(await dropped).toBeInstanceOf(DeviceError);
+    expect((await goesOn).equals(alone)).toBe(true);
+    await two.device.close();
   });
 });
 

@@ -86,6 +86,10 @@ describe('worker threads', () => {
     expect(runChild('workers', { args: ['terminate'] })).toEqual({ terminated: 6, finite: true });
   });
 
+  it('are terminated while the main thread computes, to the bits that it gives alone', () => {
+    expect(runChild('workers', { args: ['beside'] })).toEqual({ runs: [true, true, true] });
+  });
+
   it('run when the process exits', () => {
     runChild('workers', { args: ['exit'], status: 5 });
   });

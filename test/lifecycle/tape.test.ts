@@ -28,10 +28,19 @@ const dispose = (...tensors: Tensor[]): void => {
   for (const one of tensors) one.dispose();
 };
 
-// a + b, and factor · a with an accumulator: what ops of these tests are made of.
+// a + b, with one gradient for both or one for each, and a + a with an accumulator: what ops of these tests are made of.
 function add(a: Tensor, b: Tensor): Tensor {
   const { out } = kernels.addForward({ a, b });
   return record('add', { a, b }, out, { backward: ({ gradOut }) => ({ a: gradOut, b: gradOut }) });
+}
+function addApart(a: Tensor, b: Tensor): Tensor {
+  const { out } = kernels.addForward({ a, b });
+  const copy = (grad: Tensor): Tensor => {
+    const own = Tensor.empty(grad.device, grad.shape, { kind: 'gradients' });
+    own.copyFrom(grad);
+    return own;
+  };
+  return record('addApart', { a, b }, out, { backward: ({ gradOut }) => ({ a: copy(gradOut), b: copy(gradOut) }) });
 }
 function accumulating(x: Tensor): Tensor {
   const { out } = kernels.addForward({ a: x, b: x });
@@ -201,7 +210,7 @@ describe('nothing is left behind', () => {
       try {
         for (const input of [x, weight]) tape.watch(input);
         scope(() => {
-          const out = tape.run(() => scope(() => add(add(accumulating(x), weight), x)));
+          const out = tape.run(() => scope(() => add(add(addApart(x, weight), accumulating(x)), x)));
           tape.seed(out, x);
           tape.backward();
         });

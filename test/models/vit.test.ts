@@ -13,6 +13,15 @@ import { type GoldenModel, goldensFolder, openGolden } from './golden';
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
+it('kernels and GEMM library keep to the instruction set that the run is held to', async () => {
+  await using device = await Device.open('cpu');
+  const { simd, gemm } = device.info();
+  const { SIDETUNE_SIMD: heldTo = simd, ONEDNN_MAX_CPU_ISA: isa = 'any' } = process.env;
+  expect(simd.toLowerCase()).toBe(heldTo.toLowerCase());
+  const beyond = { any: /^$/, AVX2: /avx512|amx/, SSE41: /avx|amx/ }[isa];
+  expect(gemm).not.toMatch(beyond!);
+});
+
 const files = ['vit_linear', 'vit_full', 'vit_dtl', 'vit_dtl_plus', 'vit_dtl_plus_star', 'vit_dtl_last'];
 const withSteps = files.filter((name) => name !== 'vit_full');
 

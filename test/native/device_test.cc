@@ -113,7 +113,8 @@ TEST(device_refuses_settings) {
     return std::string();
   };
   CHECK_EQUAL(message_of("gpu", 0), "no device 'gpu' here; Device.open('cpu') works");
-  CHECK(message_of("cpu", 100000).find("Device.open: 'threads' is 100000, expected a number from 1 to") != std::string::npos);
+  CHECK(message_of("cpu", 100000).find("Device.open: 'threads' is 100000, expected a whole number from 1 to") !=
+        std::string::npos);
   CHECK(message_of("cpu", -1).find("'threads' is -1") != std::string::npos);
   CHECK_EQUAL(message_of("cpu", 1), "");
 }

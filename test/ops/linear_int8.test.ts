@@ -14,12 +14,12 @@ interface Rounded {
   halfStep: { x: Float64Array; weight: Float64Array };
 }
 
-function rounded(x: Float32Array, weight: Float32Array, I: number): Rounded {
+function rounded(x: Float32Array, weight: Float32Array, I: number, levels: number): Rounded {
   const rows = (data: Float32Array): Float32Array[] =>
     Array.from({ length: data.length / I }, (_, row) => data.subarray(row * I, (row + 1) * I));
   const scales = rows(weight).map((row) => row.reduce((most, w) => Math.max(most, Math.abs(w)), 0) / 127);
   const spans = rows(x).map(
-    (row) => (row.reduce((most, v) => Math.max(most, v), 0) - row.reduce((least, v) => Math.min(least, v), 0)) / 255,
+    (row) => (row.reduce((most, v) => Math.max(most, v), 0) - row.reduce((least, v) => Math.min(least, v), 0)) / levels,
   );
   return {
     weight: Float64Array.from(weight, (w, i) => {
@@ -72,7 +72,7 @@ describe.each(['', 'AVX2', 'scalar'])('linear with a weight in int8, SIMD %s', (
       const packed = packWeight(weight, { dtype: 'i8' });
       const out = (await linear(x, packed, Tensor.from(device, bias, [O])).read()) as Float32Array;
       const wide = (await weight.read()) as Float32Array;
-      const { weight: kept, halfStep } = rounded(given, wide, I);
+      const { weight: kept, halfStep } = rounded(given, wide, I, device.info().int8Levels);
       let worst = 0;
       for (let n = 0; n < rows; n++) {
         for (let o = 0; o < O; o++) {
@@ -101,7 +101,7 @@ describe.each(['', 'AVX2', 'scalar'])('linear with a weight in int8, SIMD %s', (
     const data = numbers(new Random(3), O * I);
     const packed = packWeight(Tensor.from(device, data, [O, I]), { dtype: 'i8' });
     const back = (await unpackWeight(packed).read()) as Float32Array;
-    const { weight } = rounded(new Float32Array(I), data, I);
+    const { weight } = rounded(new Float32Array(I), data, I, 255);
     expect(Math.max(...back.map((w, i) => Math.abs(w - weight[i]!)))).toBeLessThan(1e-6);
     const again = (await unpackWeight(
       packWeight(Tensor.from(device, back, [O, I]), { dtype: 'i8' }),

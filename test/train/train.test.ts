@@ -10,6 +10,7 @@ import { init, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import type { PetlModel } from '../../lib/petl';
 import * as petl from '../../lib/petl';
+import { Tensor } from '../../lib/tensor';
 import { predict, train } from '../../lib/train';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
@@ -196,7 +197,10 @@ describe('bad input leaves a model usable', () => {
 
   it.each([
     ['images of another size', { ...good, images: new Float32Array(100) }, 'SIDETUNE_SHAPE'],
+    ['no images', { images: new Float32Array(0), labels: new Int32Array(0) }, 'SIDETUNE_SHAPE'],
+    ['no labels', { ...good, labels: new Int32Array(0) }, 'SIDETUNE_SHAPE'],
     ['fewer labels than images', { ...good, labels: Int32Array.from([0]) }, 'SIDETUNE_SHAPE'],
+    ['more labels than images', { ...good, labels: Int32Array.from([0, 1, 0]) }, 'SIDETUNE_SHAPE'],
     ['a label that is no class', { ...good, labels: Int32Array.from([0, 7]) }, 'SIDETUNE_ARGUMENT'],
     ['a negative label', { ...good, labels: Int32Array.from([-1, 0]) }, 'SIDETUNE_ARGUMENT'],
   ])('%s', async (_name, batch, code) => {
@@ -208,6 +212,7 @@ describe('bad input leaves a model usable', () => {
     const error = await errorOf((async () => model.step(batch, optimizer))());
     expect(error.code).toBe(code);
     expect(device.memory().currentBytes).toBe(before);
+    expect((await errorOf(model.evaluate(batch))).code).toBe(code);
     const { loss } = await model.step(good, optimizer);
     expect(loss).toBeGreaterThan(0);
     expect(device.memory().currentBytes).toBe(before);
@@ -239,18 +244,20 @@ describe('bad input leaves a model usable', () => {
     await device.close();
   });
 
-  it('a batch that does not fit: an error with figures, and a smaller one works', async () => {
-    const device = await Device.open('cpu', { memoryLimit: 300_000 });
+  it.each([
+    ['forward', (model: PetlModel) => model.forward(new Float32Array(0))],
+    ['predict', (model: PetlModel) => model.predict(new Float32Array(0))],
+    ['evaluate', (model: PetlModel) => model.evaluate({ images: new Float32Array(0), labels: new Int32Array(0) })],
+    ['gradients', (model: PetlModel) => model.gradients({ images: new Float32Array(0), labels: new Int32Array(0) })],
+    ['a tensor', (model: PetlModel) => Tensor.zeros(model.device, [0, 3, 16, 16])],
+  ])('no image at all: %s', async (_name, call) => {
+    const device = await Device.open('cpu');
     const model = makeModel(device);
-    const optimizer = adamW(model.parameters());
-    const batch = (count: number) => ({ images: new Float32Array(count * 3 * 16 * 16), labels: new Int32Array(count) });
-    const before = device.memory().currentBytes;
-    const error = await errorOf((async () => model.step(batch(64), optimizer))());
-    expect(error.code).toBe('SIDETUNE_MEMORY');
-    expect(error.message).toMatch(/asked for .* MB .*limit 0\.3 MB/);
-    // Only h, the persistent buffer of that batch size, may stay.
-    expect(device.memory().currentBytes - before).toBeLessThanOrEqual(64 * 5 * 16 * 4);
-    await model.step(batch(2), optimizer);
+    const { blocks } = device.memory();
+    const error = await errorOf((async () => call(model))());
+    expect(error.code).toBe('SIDETUNE_SHAPE');
+    expect(error.message).toMatch(/at least (one image|1)/);
+    expect(device.memory().blocks).toBe(blocks);
     await device.close();
   });
 });

@@ -79,6 +79,36 @@ const programs = {
     return { terminated, finite: Number.isFinite(sum) };
   },
 
+  // Workers that compute, and are terminated, beside a device of the main thread that computes too.
+  async beside() {
+    const { Device, example, layerNorm } = require('./sidetune.cjs');
+    const device = await Device.open('cpu', { threads: 2 });
+    const { x, weight, bias } = example(device, 512, 512);
+    const run = async () => {
+      let y = layerNorm(x, weight, weight);
+      for (let call = 0; call < 200; call++) {
+        const next = layerNorm(y, weight, bias);
+        y.dispose();
+        y = next;
+      }
+      const bytes = Buffer.from(await y.readBytes());
+      y.dispose();
+      return bytes;
+    };
+    const alone = await run();
+    const others = [start('endless'), start('busy'), start('endless')];
+    await Promise.all(others.map(({ message }) => message));
+    const runs = [];
+    for (const { worker } of others) {
+      const result = run();
+      await wait(2);
+      await worker.terminate();
+      runs.push((await result).equals(alone));
+    }
+    await device.close();
+    return { runs };
+  },
+
   async exit() {
     const { message } = start('endless');
     await message;
