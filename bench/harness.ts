@@ -4,11 +4,16 @@ import { writeFileSync } from 'node:fs';
 import os from 'node:os';
 import type { Device } from '../lib/device';
 import { kernels, measure } from '../lib/kernels';
+import { type ComputeDtype, computeDtypes } from '../lib/models';
 import type { Kernels } from '../lib/native_kernels';
 import { scope } from '../lib/scope';
 import { type DType, Tensor } from '../lib/tensor';
 
-export type Compute = 'f32' | 'bf16';
+export type Compute = ComputeDtype;
+
+/** The dtype of tokens, and that of packed weights. */
+export const tokenDtype = (dtype: Compute): DType => (dtype === 'int8' ? 'bf16' : dtype);
+export const weightDtype = (dtype: Compute): DType => (dtype === 'int8' ? 'i8' : dtype);
 
 export interface Summary {
   min: number;
@@ -61,8 +66,8 @@ const copies = Array.from({ length: 11 }, (_, i) => 2 ** (18 + i));
 
 /** Takes some seconds. @returns undefined when it was stopped */
 export async function measureRoof(device: Device, signal?: AbortSignal): Promise<Roof | undefined> {
-  const roof: Roof = { gemmGflops: { f32: 0, bf16: 0 }, copy: [] };
-  for (const dtype of ['f32', 'bf16'] as const) {
+  const roof: Roof = { gemmGflops: { f32: 0, bf16: 0, int8: 0 }, copy: [] };
+  for (const dtype of computeDtypes) {
     for (const shape of products) {
       if (signal?.aborted) return undefined;
       roof.gemmGflops[dtype] = Math.max(roof.gemmGflops[dtype], await gemmGflops(device, dtype, shape));
@@ -77,9 +82,9 @@ export async function measureRoof(device: Device, signal?: AbortSignal): Promise
 
 function gemmGflops(device: Device, dtype: Compute, [rows, outputs, inputs]: (typeof products)[number]) {
   return scope(async () => {
-    const x = numbers(device, [rows, inputs], dtype);
-    const weight = Tensor.empty(device, [outputs, inputs], { dtype, layout: 'packed' });
-    kernels.linearPack({ weight: numbers(device, [outputs, inputs], dtype), out: weight });
+    const x = numbers(device, [rows, inputs], tokenDtype(dtype));
+    const weight = Tensor.empty(device, [outputs, inputs], { dtype: weightDtype(dtype), layout: 'packed' });
+    kernels.linearPack({ weight: numbers(device, [outputs, inputs], tokenDtype(dtype)), out: weight });
     const call = (): void => scope(() => void kernels.linearForward({ x, weight }));
     const { min } = await time(device, call, { samples: 5, sampleMs: 60 });
     return (2 * rows * outputs * inputs) / min / 1e6;
@@ -100,6 +105,7 @@ export function higher(a: Roof, b: Roof): Roof {
     gemmGflops: {
       f32: Math.max(a.gemmGflops.f32, b.gemmGflops.f32),
       bf16: Math.max(a.gemmGflops.bf16, b.gemmGflops.bf16),
+      int8: Math.max(a.gemmGflops.int8, b.gemmGflops.int8),
     },
     copy: a.copy.map(({ bytes, gbps }, i) => ({ bytes, gbps: Math.max(gbps, b.copy[i]!.gbps) })),
   };
@@ -131,7 +137,7 @@ export interface BenchShape {
   heads: number;
   hidden: number;
   grid: [number, number];
-  /** A tensor in the compute dtype unless said otherwise: of numbers in [−1, 1), or of zeros in i32. */
+  /** A tensor in the dtype of tokens unless said otherwise: of numbers in [−1, 1), or of zeros in i32. */
   tensor(shape: readonly number[], dtype?: DType): Tensor;
 }
 
@@ -142,6 +148,8 @@ export interface KernelBench {
   direction: 'forward' | 'backward' | 'update';
   /** False where no argument depends on the batch: such a case is measured once. */
   perBatch?: false;
+  /** Whether there is such a call in int8, too. */
+  int8?: true;
   args(shape: BenchShape): Record<string, unknown>;
   flags?: { save?: boolean };
 }
@@ -174,7 +182,7 @@ export function timeKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>
   return scope(async () => {
     const { device, dtype } = shape;
     let seed = 0;
-    const tensor = (lengths: readonly number[], type: DType = dtype): Tensor =>
+    const tensor = (lengths: readonly number[], type: DType = tokenDtype(dtype)): Tensor =>
       type === 'i32' ? Tensor.zeros(device, lengths, { dtype: type }) : numbers(device, lengths, type, ++seed);
     const args = bench.args({ ...shape, tensor });
     const run = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;

@@ -69,7 +69,9 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
   const shape = shapeOf(options.model);
   const cases = options.dtype.flatMap((dtype) =>
     options.batch.flatMap((batch, i) =>
-      chosen.filter(({ perBatch }) => perBatch !== false || i === 0).map((bench) => ({ dtype, batch, bench })),
+      chosen
+        .filter(({ perBatch, int8 }) => (perBatch !== false || i === 0) && (dtype !== 'int8' || int8))
+        .map((bench) => ({ dtype, batch, bench })),
     ),
   );
   const timings: KernelTiming[] = [];

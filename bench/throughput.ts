@@ -29,6 +29,8 @@ export interface ThroughputRow {
   imagesPerSecond: Summary;
   /** Ratio of medians to 'full' at the same batch and dtype; null when 'full' is not among the methods. */
   relativeToFull: number | null;
+  /** Cosine similarity of the logits of an image to those in f32; null in f32. The weights are random: real ones tell more. */
+  cosineToF32: number | null;
   runs: number;
 }
 
@@ -37,6 +39,8 @@ const sampleMs = 100;
 
 class Contender {
   readonly imagesPerSecond: number[] = [];
+  /** Of the first image. */
+  logits: readonly number[] = [];
   #passes = 1;
 
   constructor(
@@ -56,9 +60,11 @@ class Contender {
   /** Runs once to touch all memory, and refuses to time a model that computes nonsense. */
   async warmUp(): Promise<void> {
     const logits = this.model.forward(this.images);
-    const finite = (await logits.read()).every(Number.isFinite);
+    const numbers = [...(await logits.read())];
     logits.dispose();
-    if (!finite) throw new DeviceError(`throughput: '${this.method}' gives logits that are not finite`);
+    this.logits = numbers.slice(0, numbers.length / this.images.shape[0]!);
+    if (!numbers.every(Number.isFinite))
+      throw new DeviceError(`throughput: '${this.method}' gives logits that are not finite`);
     this.#passes = Math.max(1, Math.ceil(sampleMs / (await this.#ms(1))));
   }
 
@@ -75,13 +81,11 @@ export async function throughput(options: ThroughputOptions): Promise<Result<Thr
   const rounds = samples + 1; // one to warm up
   const total = options.dtype.length * options.batch.length * methods.length * rounds;
   let done = 0;
+  const exact = options.dtype.some((dtype) => dtype !== 'f32') ? await logitsInF32(device, model, methods) : undefined;
   for (const dtype of options.dtype) {
     if (signal?.aborted) break;
     using backbone = models.vit(device, model, { dtype });
-    const adapted = methods.map((method) => ({
-      method,
-      model: adapt(method === 'full' ? 'linear' : method, backbone),
-    }));
+    const adapted = adaptAll(methods, backbone);
     for (const batch of options.batch) {
       const { imageSize } = backbone.config;
       using images = Tensor.from(device, pixels(batch, imageSize), [batch, 3, imageSize, imageSize], { kind: 'data' });
@@ -93,7 +97,7 @@ export async function throughput(options: ThroughputOptions): Promise<Result<Thr
           await (round === 0 ? contender.warmUp() : contender.sample());
         }
       }
-      rows.push(...rowsOf(contenders, { model, batch, dtype, device: device.name }));
+      rows.push(...rowsOf(contenders, { model, batch, dtype, device: device.name }, exact));
     }
     for (const one of adapted) one.model.dispose();
   }
@@ -101,19 +105,48 @@ export async function throughput(options: ThroughputOptions): Promise<Result<Thr
   return { host: host(device), rows };
 }
 
+function adaptAll(methods: readonly string[], backbone: models.Vit): { method: string; model: PetlModel }[] {
+  return methods.map((method) => ({ method, model: adapt(method === 'full' ? 'linear' : method, backbone) }));
+}
+
+/** An image's logits by method. */
+async function logitsInF32(
+  device: Device,
+  preset: string,
+  methods: readonly string[],
+): Promise<Map<string, readonly number[]>> {
+  using backbone = models.vit(device, preset, { dtype: 'f32' });
+  const { imageSize } = backbone.config;
+  const logits = new Map<string, readonly number[]>();
+  for (const { method, model } of adaptAll(methods, backbone)) {
+    using result = model.forward(pixels(1, imageSize));
+    logits.set(method, [...(await result.read())]);
+    model.dispose();
+  }
+  return logits;
+}
+
+/** Of two vectors: 1 when they point the same way. */
+export function cosine(a: readonly number[], b: readonly number[]): number {
+  const dot = (x: readonly number[], y: readonly number[]): number => x.reduce((sum, v, i) => sum + v * y[i]!, 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
 function rowsOf(
   contenders: readonly Contender[],
   common: Pick<ThroughputRow, 'model' | 'batch' | 'dtype' | 'device'>,
+  exact: ReadonlyMap<string, readonly number[]> | undefined,
 ): ThroughputRow[] {
   const measured = contenders
     .filter(({ imagesPerSecond }) => imagesPerSecond.length > 0)
-    .map(({ method, imagesPerSecond }) => ({
+    .map(({ method, imagesPerSecond, logits }) => ({
       method,
+      cosineToF32: common.dtype === 'f32' ? null : cosine(logits, exact!.get(method)!),
       summary: summarize(imagesPerSecond),
       runs: imagesPerSecond.length,
     }));
   const full = measured.find(({ method }) => method === 'full');
-  return measured.map(({ method, summary, runs }) => ({
+  return measured.map(({ method, summary, runs, cosineToF32 }) => ({
     model: common.model,
     method,
     batch: common.batch,
@@ -121,6 +154,7 @@ function rowsOf(
     device: common.device,
     imagesPerSecond: summary,
     relativeToFull: full ? summary.median / full.summary.median : null,
+    cosineToF32,
     runs,
   }));
 }

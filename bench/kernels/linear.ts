@@ -1,6 +1,6 @@
 import { kernels } from '../../lib/kernels';
-import { Tensor } from '../../lib/tensor';
-import type { BenchShape, KernelBench } from '../harness';
+import { type DType, Tensor } from '../../lib/tensor';
+import { type BenchShape, type KernelBench, weightDtype } from '../harness';
 
 /** The four linear layers of a block: rows of the weight, columns, and what stands behind the product. */
 const layers: { name: string; size(shape: BenchShape): [O: number, I: number]; gelu?: boolean; residual?: boolean }[] =
@@ -11,8 +11,8 @@ const layers: { name: string; size(shape: BenchShape): [O: number, I: number]; g
     { name: 'fc2 + residual', size: ({ width, hidden }) => [width, hidden], residual: true },
   ];
 
-function pack(weight: Tensor, layout: 'packed' | 'packed_transposed'): Tensor {
-  const out = Tensor.empty(weight.device, weight.shape, { dtype: weight.dtype, layout });
+function pack(weight: Tensor, layout: 'packed' | 'packed_transposed', dtype: DType = weight.dtype): Tensor {
+  const out = Tensor.empty(weight.device, weight.shape, { dtype, layout });
   kernels.linearPack({ weight, out });
   return out;
 }
@@ -25,13 +25,14 @@ export const linearBenches: KernelBench[] = [
         kernel: 'linearForward',
         label: save ? `${name}, saved for backward` : name,
         direction: 'forward',
+        ...(save ? {} : { int8: true }),
         flags: { save },
         args: (shape) => {
           const { tensor, batch, tokens } = shape;
           const [O, I] = size(shape);
           return {
             x: tensor([batch, tokens, I]),
-            weight: pack(tensor([O, I]), 'packed'),
+            weight: pack(tensor([O, I]), 'packed', weightDtype(shape.dtype)),
             bias: tensor([O], 'f32'),
             residual: residual ? tensor([batch, tokens, O]) : undefined,
             activation: gelu ? 'gelu' : 'none',

@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander';
 import * as bench from '../../bench';
-import { vitPresets } from '../models';
+import { computeDtypes, vitPresets } from '../models';
 import { methodNames } from '../petl';
 import { bytes, count, digits, metric, percent } from './format';
 import { listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
@@ -53,7 +53,7 @@ function addMethods(command: Command, methods: string[]): Command {
 }
 
 function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
-  return command.option('--dtype <list>', 'f32, bf16', listOf(oneOf(['f32', 'bf16'])), dtypes);
+  return command.option('--dtype <list>', computeDtypes.join(', '), listOf(oneOf(computeDtypes)), dtypes);
 }
 
 function addBatches(command: Command, batches: number[]): Command {
@@ -72,6 +72,7 @@ function addThroughput(group: Command): void {
     right('min', ({ imagesPerSecond }) => digits(imagesPerSecond.min)),
     right('max', ({ imagesPerSecond }) => digits(imagesPerSecond.max)),
     right('relative to full', ({ relativeToFull }) => (relativeToFull === null ? '-' : relativeToFull.toFixed(3))),
+    right('cosine to f32', ({ cosineToF32 }) => (cosineToF32 === null ? '-' : cosineToF32.toFixed(5))),
     right('runs', ({ runs }) => String(runs)),
   ];
   const command = addBench(
