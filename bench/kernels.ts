@@ -25,6 +25,7 @@ import { geluBenches } from './kernels/gelu';
 import { layerNormBenches } from './kernels/layer_norm';
 import { linearBenches } from './kernels/linear';
 import { lowRankBenches } from './kernels/low_rank';
+import { mlpBenches } from './kernels/mlp';
 import { patchEmbedBenches } from './kernels/patch_embed';
 import { poolBenches } from './kernels/pool';
 import { randomBenches } from './kernels/random';
@@ -35,6 +36,7 @@ import { swishBenches } from './kernels/swish';
 export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   layer_norm: layerNormBenches,
   linear: linearBenches,
+  mlp: mlpBenches,
   patch_embed: patchEmbedBenches,
   swish: swishBenches,
   low_rank: lowRankBenches,

@@ -57,6 +57,7 @@ export interface Kernels {
       /** in [..., I] like gradOut */ x?: Tensor | undefined;
       /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
       /** in [..., O] like gradOut */ preActivation?: Tensor | undefined;
+      /** in [..., I] like gradOut */ xPreActivation?: Tensor | undefined;
       activation?: 'none' | 'gelu' | undefined;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
       /** inOut [O, I] f32 */ gradWeight?: Tensor | undefined;
@@ -74,6 +75,34 @@ export interface Kernels {
     flags?: CallFlags,
   ): {
     out: Tensor;
+  };
+  mlpForward(
+    args: {
+      /** in [..., I] f32 bf16 */ x: Tensor;
+      /** in [H, I] f32 bf16 i8 */ weight1: Tensor;
+      /** in [H] f32 */ bias1?: Tensor | undefined;
+      /** in [O, H] f32 bf16 i8 */ weight2: Tensor;
+      /** in [O] f32 */ bias2?: Tensor | undefined;
+      /** in [..., O] like x */ residual?: Tensor | undefined;
+      /** out [..., O] like x */ out?: Tensor | undefined;
+      /** saved [..., H] like x */ preActivation?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+    preActivation?: Tensor;
+  };
+  mlpBackward(
+    args: {
+      /** in [..., O] f32 bf16 */ gradOut: Tensor;
+      /** in [..., H] like gradOut */ preActivation: Tensor;
+      /** in [H, I] f32 bf16 */ weight1: Tensor;
+      /** in [O, H] f32 bf16 */ weight2: Tensor;
+      /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
   };
   patchEmbedForward(
     args: {

@@ -7,28 +7,6 @@ namespace {
 
 constexpr int64_t kMaxInt8Depth = 65536;  // 255 · 127 · this fits 32 bits
 
-// A weight as the right-hand side of a product whose left side is `rows`.
-void check_weight(const char* kernel, const Tensor& weight, Layout packed, const Tensor& rows, const char* rows_name) {
-  const std::string quoted = "'" + camel_case(rows_name) + "'";
-  if (weight.dtype == DType::i8) {
-    if (packed != Layout::packed) refuse_argument(kernel, "weight", "i8", "f32 or bf16: gradients do not flow through i8");
-    if (weight.layout != Layout::packed)
-      refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in i8", "packed");
-    if (weight.dim(1) > kMaxInt8Depth)
-      refuse_argument(kernel, "weight", "i8 with " + std::to_string(weight.dim(1)) + " columns", "at most 65536 columns");
-    return;
-  }
-  if (weight.layout != Layout::plain && weight.layout != packed) {
-    refuse_argument(kernel, "weight", name_of(weight.layout), std::string("plain or ") + name_of(packed));
-  }
-  if (weight.dtype == rows.dtype) return;
-  if (weight.layout != Layout::plain) {
-    refuse_argument(kernel, "weight", std::string(name_of(weight.layout)) + " in " + name_of(weight.dtype),
-                    std::string(name_of(rows.dtype)) + " like " + quoted);
-  }
-  if (weight.dtype == DType::bf16) refuse_argument(kernel, "weight", "bf16", "f32 like " + quoted);
-}
-
 // Outputs that are yet to be allocated have their shape, unwanted ones do not.
 bool is_wanted(const Tensor& tensor) { return tensor.rank > 0; }
 
@@ -39,8 +17,29 @@ void check_pre_activation(const char* kernel, bool present, Activation activatio
 
 }  // namespace
 
+void check_weight(const char* kernel, const char* name, const Tensor& weight, Layout packed, const Tensor& rows,
+                  const char* rows_name) {
+  const std::string quoted = "'" + camel_case(rows_name) + "'";
+  if (weight.dtype == DType::i8) {
+    if (packed != Layout::packed) refuse_argument(kernel, name, "i8", "f32 or bf16: gradients do not flow through i8");
+    if (weight.layout != Layout::packed) refuse_argument(kernel, name, std::string(name_of(weight.layout)) + " in i8", "packed");
+    if (weight.dim(1) > kMaxInt8Depth)
+      refuse_argument(kernel, name, "i8 with " + std::to_string(weight.dim(1)) + " columns", "at most 65536 columns");
+    return;
+  }
+  if (weight.layout != Layout::plain && weight.layout != packed) {
+    refuse_argument(kernel, name, name_of(weight.layout), std::string("plain or ") + name_of(packed));
+  }
+  if (weight.dtype == rows.dtype) return;
+  if (weight.layout != Layout::plain) {
+    refuse_argument(kernel, name, std::string(name_of(weight.layout)) + " in " + name_of(weight.dtype),
+                    std::string(name_of(rows.dtype)) + " like " + quoted);
+  }
+  if (weight.dtype == DType::bf16) refuse_argument(kernel, name, "bf16", "f32 like " + quoted);
+}
+
 void LinearForward::check(const char* kernel) const {
-  check_weight(kernel, weight, Layout::packed, x, "x");
+  check_weight(kernel, "weight", weight, Layout::packed, x, "x");
   if (residual && activation != Activation::none) refuse_argument(kernel, "residual", "given", "nothing behind an activation");
   check_pre_activation(kernel, is_wanted(pre_activation), activation);
 }
@@ -48,7 +47,7 @@ void LinearForward::check(const char* kernel) const {
 void LinearBackward::check(const char* kernel) const {
   if (is_wanted(grad_x)) {
     if (!weight) refuse_argument(kernel, "weight", "missing", "a tensor, since 'gradX' is wanted");
-    check_weight(kernel, weight, Layout::packed_transposed, grad_out, "grad_out");
+    check_weight(kernel, "weight", weight, Layout::packed_transposed, grad_out, "grad_out");
   }
   if (grad_weight && !x) refuse_argument(kernel, "x", "missing", "a tensor, since 'gradWeight' is wanted");
   if (activation != Activation::none && !pre_activation) {

@@ -2,6 +2,7 @@
 //   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
 //   gradX = g W        gradWeight += gᵀ x        gradBias += Σ_rows g        the gradient of residual is gradOut itself
+// Where x itself came out of a GELU, xPreActivation takes its derivative along: gradX = (g W) ∘ GELU'(xPreActivation).
 // Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
 //
 // A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a
@@ -41,7 +42,7 @@ struct LinearForward {
 };
 
 struct LinearBackward {
-  Tensor grad_out, x, weight, pre_activation, grad_x, grad_weight, grad_bias;
+  Tensor grad_out, x, weight, pre_activation, x_pre_activation, grad_x, grad_weight, grad_bias;
   Activation activation = Activation::none;
 
   template <class Fields>
@@ -50,6 +51,7 @@ struct LinearBackward {
     field.in("x", x, "... I", like("grad_out")).optional();
     field.in("weight", weight, "O I", f32 | bf16).packed().optional();
     field.in("pre_activation", pre_activation, "... O", like("grad_out")).optional();
+    field.in("x_pre_activation", x_pre_activation, "... I", like("grad_out")).optional();
     field.choice("activation", activation, "none gelu");
     field.out("grad_x", grad_x, "... I", like("grad_out")).optional();
     field.in_out("grad_weight", grad_weight, "O I", f32).optional();
@@ -61,6 +63,11 @@ struct LinearBackward {
     return (grad_x ? product * weight.dim(1) : 0) + (grad_weight ? product * x.dim(-1) : 0);
   }
 };
+
+// Refuses a weight that cannot be the right-hand side of a product with `rows`: of another layout than plain or `packed`, or of
+// another dtype.
+void check_weight(const char* kernel, const char* name, const Tensor& weight, Layout packed, const Tensor& rows,
+                  const char* rows_name);
 
 // out = weight, in the layout and dtype of out.
 struct LinearPack {

@@ -67,6 +67,8 @@ export interface KernelTest {
   goldens?: Golden[];
   run(inputs: Record<string, Tensor>, options: Options): Tensor;
   reference(inputs: Record<string, Reference>, options: Options): Reference;
+  /** Frees what `run` made for itself and backward needed. */
+  cleanUp?(): void;
   /** Inputs that have the compute dtype; the others are f32 (or their own dtype). */
   computeInputs: string[];
   /** Inputs that gradients are asked for. */
@@ -196,6 +198,7 @@ class Harness {
       grad.dispose();
     }
     const after = await Promise.all(Object.values(inputs).map((tensor) => tensor.readBytes()));
+    this.test.cleanUp?.();
     const inputsUnchanged = Object.keys(inputs).every(
       (name, index) => this.test.inPlace?.includes(name) || Buffer.compare(before[index]!, after[index]!) === 0,
     );

@@ -11,7 +11,7 @@ const layers: { name: string; size(shape: BenchShape): [O: number, I: number]; g
     { name: 'fc2 + residual', size: ({ width, hidden }) => [width, hidden], residual: true },
   ];
 
-function pack(weight: Tensor, layout: 'packed' | 'packed_transposed', dtype: DType = weight.dtype): Tensor {
+export function pack(weight: Tensor, layout: 'packed' | 'packed_transposed', dtype: DType = weight.dtype): Tensor {
   const out = Tensor.empty(weight.device, weight.shape, { dtype, layout });
   kernels.linearPack({ weight, out });
   return out;

@@ -1,8 +1,8 @@
 import { checkpoint, block as named } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError } from '../errors';
-import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
+import { PackedWeight } from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 import type { ForwardContext, Hooks } from './hooks';
@@ -257,8 +257,9 @@ export class Vit {
     i: number,
     z: Tensor,
     weight: (name: string) => Tensor | PackedWeight,
-    { hooks, context }: ForwardOptions,
+    { hooks, context, trained }: ForwardOptions,
   ): Tensor {
+    const plain = (name: string): Tensor => weight(name) as Tensor;
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
 
@@ -282,13 +283,20 @@ export class Vit {
       return result;
     };
     // x + branch: in the GEMM's epilogue where nothing comes between, else after the method's hook and drop path.
-    const branch = (which: 'attn' | 'mlp', stream: Tensor, name: string, input: Tensor): Tensor => {
+    const branch = (
+      which: 'attn' | 'mlp',
+      stream: Tensor,
+      input: Tensor,
+      last: (input: Tensor, residual?: Tensor) => Tensor,
+    ): Tensor => {
       const keepScale = context.dropPath(i, which);
-      if (!keepScale && !hooks.branch) return linear(name, input, { residual: stream });
-      let y = linear(name, input);
+      if (!keepScale && !hooks.branch) return last(input, stream);
+      let y = last(input);
       if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
       return replace(y, keepScale ? ops.residualAdd(stream, y, keepScale) : ops.add(stream, y));
     };
+    const proj = (x: Tensor, residual?: Tensor): Tensor => linear('attn.proj', x, residual ? { residual } : {});
+    const fc2 = (x: Tensor, residual?: Tensor): Tensor => linear('mlp.fc2', x, residual ? { residual } : {});
     const then = (x: Tensor, next: (x: Tensor) => Tensor): Tensor => replace(x, next(x));
 
     const attended = then(
@@ -296,10 +304,20 @@ export class Vit {
         then(norm('norm1', z), (x) => linear('attn.qkv', x)),
         (qkv) => ops.attention(qkv, { heads }),
       ),
-      (x) => branch('attn', z, 'attn.proj', x),
+      (x) => branch('attn', z, x, proj),
     );
-    const mixed = then(norm('norm2', attended), (x) => linear('mlp.fc1', x, { activation: 'gelu' }));
-    const result = then(mixed, (x) => branch('mlp', attended, 'mlp.fc2', x));
+    const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];
+    const [bias1, bias2] = [`${prefix}.mlp.fc1.bias`, `${prefix}.mlp.fc2.bias`];
+    const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight;
+    const mlp = (x: Tensor): Tensor => {
+      // Layers that are trained or looked into are calls of their own.
+      if (!frozen || hooks.linear || trained.has(bias1) || trained.has(bias2)) {
+        return then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) => branch('mlp', attended, hidden, fc2));
+      }
+      const weights = { weight1, bias1: plain(bias1), weight2, bias2: plain(bias2) };
+      return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual));
+    };
+    const result = then(norm('norm2', attended), mlp);
     attended.dispose();
     return result;
   }

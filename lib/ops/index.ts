@@ -7,6 +7,7 @@ export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
 export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';
 export { type LowRankOptions, lowRankAccumulate_ } from './low_rank';
+export { type MlpWeights, mlp } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
 export {

@@ -151,9 +151,11 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
   }
 }
 
-void round_row(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
-void round_row(const float* from, int64_t count, bf16_t* to) {
-  for_each_vector(count, [&](size_t, auto at, auto put) HWY_ATTR { put(at(from), to); });
+// A row of a tile of gradX, behind a GELU that x came out of if `pre` is given.
+template <class T>
+void finish_gradient_row(const float* tile, const T* pre, int64_t columns, T* grad_x) {
+  for_each_vector(columns, [&](size_t, auto at, auto put)
+                               HWY_ATTR { put(pre ? hn::Mul(at(tile), gelu_derivative(at(pre))) : at(tile), grad_x); });
 }
 
 // Rows [first, first + rows) of everything.
@@ -177,9 +179,11 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     const int64_t I = k.grad_x.dim(-1);
     multiply(cpu, {rows, I, O, k.grad_out.dtype}, g, panels,
              [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
-               for (int64_t r = 0; r < count; r++)
-                 round_row(static_cast<const float*>(tile) + r * columns, columns,
-                           at_row<T>(k.grad_x, first + row + r, I, column));
+               for (int64_t r = 0; r < count; r++) {
+                 finish_gradient_row(static_cast<const float*>(tile) + r * columns,
+                                     at_row<const T>(k.x_pre_activation, first + row + r, I, column), columns,
+                                     at_row<T>(k.grad_x, first + row + r, I, column));
+               }
              });
   }
   if (k.grad_weight) {

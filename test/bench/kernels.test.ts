@@ -106,7 +106,10 @@ describe('the roof', () => {
   });
 
   test('of two measurements is the higher one', () => {
-    const other: Roof = { gemmGflops: { f32: 120, bf16: 150, int8: 1000 }, copy: [copy[0]!, { bytes: 1 << 22, gbps: 50 }] };
+    const other: Roof = {
+      gemmGflops: { f32: 120, bf16: 150, int8: 1000 },
+      copy: [copy[0]!, { bytes: 1 << 22, gbps: 50 }],
+    };
     expect(higher(roof, other)).toEqual({ gemmGflops: { f32: 120, bf16: 200, int8: 1000 }, copy: other.copy });
   });
 

@@ -1,0 +1,49 @@
+import { needs, record } from '../autograd/tape';
+import { kernels } from '../kernels';
+import type { Tensor } from '../tensor';
+import type { PackedWeight } from './linear';
+
+export interface MlpWeights {
+  /** [H, I] */
+  weight1: PackedWeight;
+  /** [H], f32 */
+  bias1?: Tensor | undefined;
+  /** [O, H] */
+  weight2: PackedWeight;
+  /** [O], f32 */
+  bias2?: Tensor | undefined;
+}
+
+/**
+ * The MLP of a transformer block with frozen weights: `out = GELU(x W₁ᵀ + b₁) W₂ᵀ + b₂ + residual`. What `linear` twice gives, without the hidden numbers,
+ * and in backward their gradient, ever being in memory as a whole.
+ * @param x - [..., I], f32 or bf16
+ * @param weights - packed in the dtype of x, or in i8 (see {@link linear})
+ * @param residual - [..., O] in the dtype of x
+ * @returns [..., O], dtype of x; sums are f32
+ * Keeps for backward: x W₁ᵀ + b₁, [..., H].
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @example const z = ops.mlp(ops.layerNorm(z, gamma, beta), { weight1, bias1, weight2, bias2 }, z);
+ */
+export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, residual?: Tensor): Tensor {
+  const inputs = { x, residual };
+  const needed = needs(inputs);
+  const [first, second] = [weight1, weight2].map((weight) =>
+    needed && weight.dtype === 'i8' ? weight.widened(x.dtype) : weight,
+  ) as [PackedWeight, PackedWeight];
+  const { out, preActivation } = kernels.mlpForward(
+    { x, weight1: first.forward, bias1, weight2: second.forward, bias2, residual },
+    { save: needed?.x ?? false },
+  );
+  return record('mlp', inputs, out, {
+    state: { preActivation },
+    backward: ({ gradOut, saved, wanted }) => {
+      if (!wanted.x) return { residual: gradOut };
+      const { gradX } = kernels.mlpBackward(
+        { gradOut, preActivation: saved.preActivation!, weight1: first.backward, weight2: second.backward },
+        { kind: 'gradients' },
+      );
+      return { x: gradX, residual: gradOut };
+    },
+  });
+}

@@ -1,0 +1,178 @@
+import { expect, it } from 'vitest';
+import { Tape } from '../../lib/autograd/tape';
+import { kernels } from '../../lib/kernels';
+import { linear, type MlpWeights, mlp, type PackedWeight, packWeight } from '../../lib/ops';
+import { type DType, Tensor } from '../../lib/tensor';
+import { onEachTarget } from '../each_target';
+import { type Case, kernelTest } from '../kernel_test';
+import { Random } from '../random';
+import { mlp as reference } from '../reference/mlp';
+
+const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
+
+const made: PackedWeight[] = [];
+const packed = (weight: Tensor): PackedWeight => {
+  made.push(packWeight(weight));
+  return made.at(-1)!;
+};
+const cleanUp = (): void => {
+  for (const weight of made.splice(0)) weight.dispose();
+};
+
+function mlpCase(name: string, xShape: number[], H: number, O: number, extra: Partial<Case> = {}): Case {
+  const I = xShape.at(-1)!;
+  return {
+    name,
+    inputs: {
+      x: xShape,
+      weight1: { shape: [H, I], scale: 1 / Math.sqrt(I) },
+      bias1: [H],
+      weight2: { shape: [O, H], scale: 1 / Math.sqrt(H) },
+      bias2: [O],
+      residual: [...xShape.slice(0, -1), O],
+    },
+    keeps: (bytes) => (size(xShape) / I) * H * bytes,
+    ...extra,
+  };
+}
+
+kernelTest('mlp', {
+  cases: [
+    mlpCase('one number', [1, 1], 1, 1),
+    mlpCase('one row', [1, 24], 40, 24),
+    mlpCase('leading dimensions', [2, 3, 7], 5, 9),
+    ...[15, 17, 33].map((width) => mlpCase(`width ${width}`, [3, width], 2 * width, width)),
+    mlpCase('197 tokens', [1, 197, 24], 96, 24),
+    mlpCase('tiles in both directions', [130, 20], 200, 193),
+    mlpCase('more rows than one step', [1100, 3], 4, 3),
+    mlpCase('large numbers', [7, 24], 40, 9, {
+      inputs: {
+        x: { shape: [7, 24], scale: 100 },
+        weight1: [40, 24],
+        bias1: [40],
+        weight2: { shape: [9, 40], scale: 0.1 },
+        bias2: [9],
+        residual: [7, 9],
+      },
+    }),
+  ],
+  run: ({ x, weight1, bias1, weight2, bias2, residual }) =>
+    mlp(x!, { weight1: packed(weight1!), bias1, weight2: packed(weight2!), bias2 }, residual),
+  cleanUp,
+  reference: ({ x, weight1, bias1, weight2, bias2, residual }) =>
+    reference(x!, weight1!, weight2!, { bias1, bias2, residual }),
+  computeInputs: ['x', 'weight1', 'weight2', 'residual'],
+  differentiable: ['x', 'residual'],
+  // As two linear layers, one behind the other; in bf16 the hidden numbers and their gradient are rounded in between, too.
+  tolerance: { f32: { out: 50, grad: 100 }, bf16: { out: 6, grad: 12 } },
+  bad: [
+    {
+      name: 'a plain weight',
+      call: (tensor) => kernels.mlpForward({ x: tensor([2, 8]), weight1: tensor([16, 8]), weight2: tensor([8, 16]) }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight1',
+      message: /'weight1' is plain, expected packed/,
+    },
+    {
+      name: 'layers that do not fit together',
+      call: (tensor) => {
+        try {
+          return mlp(tensor([2, 8]), { weight1: packed(tensor([16, 8])), weight2: packed(tensor([8, 15])) });
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight2',
+      message: /'weight2' has shape \[8, 15\], expected \[O, H\] = \[O, 16\] \(H from 'weight1'\)/,
+    },
+    {
+      name: 'weights of another dtype',
+      call: (tensor) => {
+        try {
+          return mlp(tensor([2, 8], 'bf16'), { weight1: packed(tensor([16, 8])), weight2: packed(tensor([8, 16])) });
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight1',
+      message: /'weight1' is packed in f32, expected bf16 like 'x'/,
+    },
+    {
+      name: 'weights for the other direction',
+      call: (tensor) => {
+        try {
+          const [weight1, weight2] = [packed(tensor([16, 8])), packed(tensor([8, 16]))];
+          return kernels.mlpBackward({
+            gradOut: tensor([2, 8]),
+            preActivation: tensor([2, 16]),
+            weight1: weight1.forward,
+            weight2: weight2.backward,
+          });
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight1',
+      message: /'weight1' is packed, expected plain or packed_transposed/,
+    },
+  ],
+});
+
+function weightsOf(device: Tensor['device'], random: Random, I: number, H: number, dtype: DType): MlpWeights {
+  const normal = (shape: number[], scale: number): Tensor =>
+    Tensor.from(
+      device,
+      Float32Array.from({ length: size(shape) }, () => random.normal() * scale),
+      shape,
+      { dtype },
+    );
+  using weight1 = normal([H, I], 0.2);
+  using weight2 = normal([I, H], 0.1);
+  return { weight1: packed(weight1), weight2: packed(weight2) };
+}
+
+it('mlp gives the bits that two linear layers give', async () => {
+  await onEachTarget(async (device) => {
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const random = new Random(7);
+      const weights = weightsOf(device, random, 24, 96, dtype);
+      const numbers = Float32Array.from({ length: 1100 * 24 }, () => random.normal());
+      using x = Tensor.from(device, numbers, [1100, 24], { dtype });
+      using hidden = linear(x, weights.weight1, undefined, { activation: 'gelu' });
+      using apart = linear(hidden, weights.weight2, undefined, { residual: x });
+      using together = mlp(x, weights, x);
+      expect(await together.readBytes()).toEqual(await apart.readBytes());
+      cleanUp();
+    }
+  });
+});
+
+it('mlp keeps nothing in memory that grows with rows times the hidden width, but what it saves', async () => {
+  await onEachTarget(async (device) => {
+    const [rows, I, H] = [8192, 8, 64];
+    const weights = weightsOf(device, new Random(8), I, H, 'bf16');
+    using x = Tensor.zeros(device, [rows, I], { dtype: 'bf16' });
+    using gradOut = Tensor.zeros(device, [rows, I], { dtype: 'bf16' });
+    const tape = new Tape();
+    tape.watch(x);
+    const before = device.memory().currentBytes;
+    device.resetPeak();
+    const out = tape.run(() => mlp(x, weights, x));
+    const hiddenRows = 1024;
+    const activations = rows * (H + I) * 2;
+    // Where bf16 is widened, scratch is in f32.
+    expect(device.memory().peakBytes - before).toBeLessThanOrEqual(activations + hiddenRows * H * 4 + 4096);
+    tape.seed(out, gradOut);
+    out.dispose();
+    const packings = weights.weight1.backward.bytes + weights.weight2.backward.bytes;
+    device.resetPeak();
+    tape.backward();
+    tape.takeGradient(x).dispose();
+    const held = rows * H * 2 + packings;
+    expect(device.memory().peakBytes - before).toBeLessThanOrEqual(held + 4 * rows * I * 2 + hiddenRows * H * 8 + 4096);
+    cleanUp();
+  });
+});
