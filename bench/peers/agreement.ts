@@ -11,7 +11,7 @@ export interface Agreement {
   cosine: number | null;
 }
 
-/** Room for f32 sums of up to 4096 products in another order, block after block. Holds the graphs to be the same: one forgotten bias is more. */
+/** Room for f32 sums of up to 4096 products in another order, block after block. */
 export const logitTolerance = 1e-4;
 /** bf16 rounds to 8 bits in every layer. */
 export const cosineTolerance = 0.999;

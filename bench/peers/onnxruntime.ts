@@ -8,9 +8,7 @@ import type { Weights } from './weights';
 
 // What is used of the packages; the types that come with them are not there where they are not installed.
 interface Protobuf {
-  loadSync(file: string): {
-    lookupType(name: string): { encode(message: object): { finish(): Uint8Array }; decode(bytes: Uint8Array): object };
-  };
+  loadSync(file: string): { lookupType(name: string): { encode(message: object): { finish(): Uint8Array } } };
 }
 
 interface OrtTensor {
@@ -41,22 +39,14 @@ interface Onnxruntime {
 /** IR version 9 is the one that came with opset 20. */
 const irVersion = 9;
 
-function modelType() {
-  return (requirePackage('protobufjs') as Protobuf).loadSync(peersFile('onnx.proto')).lookupType('onnx.ModelProto');
-}
-
 /**
  * The bytes of an .onnx file.
  * @throws FileError when the packages of bench/peers are not installed
  */
 export function encodeOnnx(graph: Graph): Uint8Array {
+  const { loadSync } = requirePackage('protobufjs') as Protobuf;
   const model = { irVersion, producerName: 'sidetune', graph, opsetImport: [{ domain: '', version: opset }] };
-  return modelType().encode(model).finish();
-}
-
-/** What is in the bytes of an .onnx file, as far as onnx.proto goes. */
-export function decodeOnnx(bytes: Uint8Array): { graph: Graph } {
-  return modelType().decode(bytes) as unknown as { graph: Graph };
+  return loadSync(peersFile('onnx.proto')).lookupType('onnx.ModelProto').encode(model).finish();
 }
 
 export class OnnxruntimeInference implements Contender {
@@ -87,7 +77,8 @@ export class OnnxruntimeInference implements Contender {
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
     });
-    return new OnnxruntimeInference(ort.env.versions.node, ort, session, config, images);
+    const { node: version } = ort.env.versions;
+    return new OnnxruntimeInference(version, ort, session, config, images);
   }
 
   async run(batch: number, passes: number): Promise<Answer> {

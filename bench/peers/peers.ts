@@ -15,7 +15,7 @@ import { type Agreement, compareLogits, compareLosses } from './agreement';
 import { type Contender, type Entry, nameOf, sampleInTurn } from './contender';
 import { OnnxruntimeInference } from './onnxruntime';
 import { SidetuneInference, SidetuneTraining } from './sidetune';
-import { Torch, type TorchTrainingSetup } from './torch';
+import { Torch, type TorchFiles, type TorchTrainingSetup } from './torch';
 import { type Weights, weightsOf, writeTensors } from './weights';
 
 /** What torch_vit.py computes in; a dtype of ours that it has not is measured without it. */
@@ -174,20 +174,7 @@ async function training(run: Run, method: string, dtype: Compute): Promise<Peers
   wakeSideLayers(ours.model);
   const openTorch = async (): Promise<Contender> => {
     const files = await writeFiles(run, await weightsOf(ours.model), data);
-    const { startBlock, beta } = ours.model.methodOptions as { startBlock?: number; beta?: number };
-    const { lr, betas, eps, weightDecay } = ours.optimizer;
-    const setup: TorchTrainingSetup = {
-      task: 'training',
-      dtype,
-      threads,
-      config,
-      ...files,
-      labels: [...data.labels],
-      parameters: ours.model.parameters().map(({ name, decay }) => ({ name, decay })),
-      adamw: { lr, betas, eps, weightDecay },
-      side: startBlock === undefined ? null : { startBlock, beta: beta! },
-    };
-    return await Torch.open(run.python!, setup);
+    return await Torch.open(run.python!, trainingSetup(ours, threads, files));
   };
   const openers: Opener[] = [
     { software: 'sidetune', dtype, open: async () => ours },
@@ -207,6 +194,27 @@ async function training(run: Run, method: string, dtype: Compute): Promise<Peers
     await sampleInTurn(entries, { batch, samples: steps, signal, before: (entry) => before(at(entry.contender)) });
     return rowsOf(entries, agreements, { task: 'training', model, method, batch });
   });
+}
+
+/** What PyTorch is told, so that it trains what we train. */
+export function trainingSetup(
+  { model, dtype, data, optimizer }: SidetuneTraining,
+  threads: number,
+  files: TorchFiles,
+): TorchTrainingSetup {
+  const { startBlock, beta } = model.methodOptions as { startBlock?: number; beta?: number };
+  const { lr, betas, eps, weightDecay } = optimizer;
+  return {
+    task: 'training',
+    dtype,
+    threads,
+    config: model.backbone.config,
+    ...files,
+    labels: [...data.labels],
+    parameters: model.parameters().map(({ name, decay }) => ({ name, decay })),
+    adamw: { lr, betas, eps, weightDecay },
+    side: startBlock === undefined ? null : { startBlock, beta: beta! },
+  };
 }
 
 /** Side layers start at zero; here they must have a say in the losses that are compared, from the first step on. */
@@ -236,12 +244,12 @@ async function withContenders(
   }
 }
 
-/** Weights and images for PyTorch; overwrites those of the comparison before. */
-async function writeFiles(
-  { python, folder, config }: Run,
+/** Weights and images for PyTorch, if there is one; overwrites those of the comparison before. */
+export async function writeFiles(
+  { python, folder, config }: Pick<Run, 'python' | 'folder' | 'config'>,
   weights: Weights,
   { images }: TrainingBatch,
-): Promise<Pick<TorchTrainingSetup, 'weights' | 'images'>> {
+): Promise<TorchFiles> {
   const files = { weights: join(folder, 'weights.safetensors'), images: join(folder, 'images.safetensors') };
   if (!python) return files;
   const side = config.imageSize;

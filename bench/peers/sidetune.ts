@@ -16,7 +16,7 @@ abstract class Sidetune implements Contender {
   constructor(
     readonly model: PetlModel,
     readonly dtype: Compute,
-    protected readonly data: TrainingBatch,
+    readonly data: TrainingBatch,
   ) {}
 
   abstract run(batch: number, passes: number): Promise<Answer>;

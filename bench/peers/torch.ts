@@ -43,15 +43,18 @@ export async function findPython(
   }
 }
 
+/** Safetensors files that torch_vit.py reads: all tensors of the model, and `images` [any, 3, H, W]. */
+export interface TorchFiles {
+  weights: string;
+  images: string;
+}
+
 /** What torch_vit.py is told first. */
-export interface TorchSetup {
+export interface TorchSetup extends TorchFiles {
   task: 'inference' | 'training';
   dtype: Compute;
   threads: number;
   config: VitConfig;
-  /** Safetensors files: all tensors of the model; `images` [any, 3, H, W]. */
-  weights: string;
-  images: string;
 }
 
 export interface TorchTrainingSetup extends TorchSetup {

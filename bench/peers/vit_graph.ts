@@ -57,8 +57,8 @@ type AttributeValue = { f: number } | { i: number } | { ints: number[] };
 
 /** Collects nodes and initializers. Values are known by their names. */
 class GraphBuilder {
-  readonly node: Node[] = [];
-  readonly initializer: Initializer[] = [];
+  readonly nodes: Node[] = [];
+  readonly initializers: Initializer[] = [];
   readonly #uses = new Map<string, number>();
 
   /** Adds a node and returns its result, which is called place/opType, with a number from the second on. */
@@ -76,7 +76,7 @@ class GraphBuilder {
       const [kind] = Object.keys(value) as [keyof typeof attributeType];
       return { name, type: attributeType[kind], ...value };
     });
-    this.node.push({ name: output[0]!, opType, input, output, attribute });
+    this.nodes.push({ name: output[0]!, opType, input, output, attribute });
     return output;
   }
 
@@ -95,8 +95,8 @@ class GraphBuilder {
   }
 
   #add(name: string, dims: readonly number[], dataType: number, { buffer, byteOffset, byteLength }: ArrayBufferView) {
-    if (!this.initializer.some((known) => known.name === name)) {
-      this.initializer.push({
+    if (!this.initializers.some((known) => known.name === name)) {
+      this.initializers.push({
         name,
         dims: [...dims],
         dataType,
@@ -174,8 +174,8 @@ export function vitGraph(config: VitConfig, weights: Weights): Graph {
   const [classes] = tensor('head.weight').shape as [number];
   return {
     name: 'vit',
-    node: g.node,
-    initializer: g.initializer,
+    node: g.nodes,
+    initializer: g.initializers,
     input: [value(imagesName, [3, imageSize, imageSize])],
     output: [value(logitsName, [classes])],
   };
