@@ -1,4 +1,4 @@
-// `npm start` and `npm test`: brings a fresh machine to the point where the command can run, then runs it.
+// `npm start`, `npm test` and `npm run bench:peers`: brings a fresh machine to the point where the command can run, then runs it.
 // Only Node's own modules may be used here: this runs before anything is installed.
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,9 +8,11 @@ import { exitWith, ROOT, report, run, runLogged, step, withLock } from './lib/st
 import { checkMachine, ensureSystemPackages } from './lib/system.mjs';
 
 const EXAMPLE = 'examples/emoji';
+const PEERS = 'bench/peers';
 const COMMANDS = {
   start: [`dist/${EXAMPLE}/main.js`],
   test: ['node_modules/vitest/vitest.mjs', 'run'],
+  'bench:peers': [`dist/${PEERS}/main.js`],
 };
 
 const NATIVE_SOURCES = [
@@ -44,23 +46,29 @@ function buildTypeScript() {
   });
 }
 
-async function prepare() {
+async function prepare(command) {
   checkMachine();
   await step('system libraries', ensureSystemPackages);
   await step('npm packages', () => ensurePackages('npm', '.'));
-  // The pictures: the main job trains on them, and a test holds their split to its rules.
-  await step('example packages', () => ensurePackages('npm-example', EXAMPLE));
+  if (command === 'bench:peers') {
+    await step('peer packages', () => ensurePackages('npm-peers', PEERS));
+  } else {
+    // The pictures: the main job trains on them, and a test holds their split to its rules.
+    await step('example packages', () => ensurePackages('npm-example', EXAMPLE));
+  }
   await step('native build', buildNative);
   await step('TypeScript build', buildTypeScript);
 }
 
 const [command, ...args] = process.argv.slice(2);
 if (!Object.hasOwn(COMMANDS, command ?? '')) {
-  console.error('usage: node scripts/run.mjs start|test [arguments for the example or for vitest]');
+  console.error(
+    'usage: node scripts/run.mjs start|test|bench:peers [arguments for the example, for vitest or for the bench]',
+  );
   process.exitCode = 2;
 } else {
   try {
-    await withLock(() => prepare());
+    await withLock(() => prepare(command));
     exitWith(await run(process.execPath, [...COMMANDS[command], ...args]));
   } catch (error) {
     exitWith(report(error));

@@ -18,7 +18,7 @@ function filesUnder(folder: string): string[] {
 
 const sources = ['native', 'binding', 'lib', 'bench', 'test', 'scripts', 'examples']
   .flatMap(filesUnder)
-  .filter((file) => /\.(h|cc|ts|mts|mjs|cjs|def|txt|sh)$/.test(file));
+  .filter((file) => /\.(h|cc|ts|mts|mjs|cjs|def|txt|sh|py|proto)$/.test(file));
 const native = sources.filter((file) => /^(native|binding)\//.test(file));
 
 /** Kernels of each family, from the one list. */
@@ -139,7 +139,9 @@ describe('package.json', () => {
 
   it('ships what is there', () => {
     const made = ['dist', 'prebuilds']; // by the build
-    const shipped = (manifest.files as string[]).filter((file) => !made.includes(file));
+    const shipped = (manifest.files as string[])
+      .map((file) => file.replace(/^!/, ''))
+      .filter((file) => !made.includes(file));
     expect(shipped.filter((file) => !existsSync(path.join(root, file)))).toEqual([]);
   });
 

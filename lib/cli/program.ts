@@ -8,16 +8,22 @@ import { version } from './output';
 import { catchSignals, exitCode, report, showProgress } from './session';
 import { addTrainCommand } from './train';
 
-/** Runs a command line and returns the status to exit with. */
-export async function run(args: readonly string[]): Promise<number> {
+/** Runs a command line of `sidetune` and returns the status to exit with. */
+export function run(args: readonly string[]): Promise<number> {
+  return runProgram(program(), args);
+}
+
+/** Runs a command line of a program, which gets the options and manners that all programs have, and returns the status to exit with. */
+export async function runProgram(root: Command, args: readonly string[]): Promise<number> {
   catchSignals();
+  addManners(root);
   // `sidetune … | head` is no failure.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
     process.exit(0);
   });
   try {
-    await program().parseAsync(args, { from: 'user' });
+    await root.parseAsync(args, { from: 'user' });
     return exitCode();
   } catch (error) {
     report(error, args.includes('--debug'));
@@ -28,20 +34,24 @@ export async function run(args: readonly string[]): Promise<number> {
 function program(): Command {
   const root = new Command('sidetune')
     .description('Fine-tunes frozen vision transformers through a small side network.')
-    .version(version)
-    .option('--no-progress', 'show nothing while working')
-    .option('--debug', 'show where an error came from')
-    .hook('preAction', (command) => showProgress(command.opts<{ progress: boolean }>().progress));
+    .version(version);
   addTrainCommand(root);
   addEvaluateCommand(root);
   addPredictCommand(root);
   addBenchCommands(root);
   addInfoCommand(root);
+  return root;
+}
+
+function addManners(root: Command): void {
+  root
+    .option('--no-progress', 'show nothing while working')
+    .option('--debug', 'show where an error came from')
+    .hook('preAction', (command) => showProgress(command.opts<{ progress: boolean }>().progress));
   for (const command of family(root)) {
     command.exitOverride().configureHelp({ showGlobalOptions: true });
     command.configureOutput({ outputError: (text, write) => write(withKnownNames(command, text)) });
   }
-  return root;
 }
 
 function family(command: Command): Command[] {

@@ -15,7 +15,7 @@ const EXPORTS = ['Device', 'Tensor', 'ops', 'models', 'petl', 'optim', 'data'];
 const SIZE_LIMIT = 15e6;
 const SHIPPED =
   /^(dist|prebuilds|native|binding|scripts)\/|^(package\.json|CMakeLists\.txt|LICENSE|README\.md|CHANGELOG\.md)$/;
-const NEVER_SHIPPED = /(^|\/)(node_modules|test|tests|__tests__|examples|build)\/|\.test\.|\.log$|\.tgz$/;
+const NEVER_SHIPPED = /(^|\/)(node_modules|test|tests|__tests__|examples|peers|build)\/|\.test\.|\.log$|\.tgz$/;
 const NETWORK_ERROR =
   /EAI_AGAIN|EAI_FAIL|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ENOTCACHED/;
 
