@@ -6,12 +6,10 @@ import { listOf, oneOf, wholeNumber } from '../../lib/cli/options';
 import { jsonOption, left, present, right } from '../../lib/cli/output';
 import { runProgram } from '../../lib/cli/program';
 import { counted, signal } from '../../lib/cli/session';
-import { vitPresets } from '../../lib/models';
+import { computeDtypes, vitPresets } from '../../lib/models';
 import type { Column, Compute } from '../harness';
 import { type PeersOptions, type PeersRow, peers, trainingMethods } from './peers';
 import { findPython, withoutTorch } from './torch';
-
-const dtypes: readonly Compute[] = ['f32', 'bf16'];
 
 const settings: Column<PeersRow>[] = [
   left('model', ({ model }) => model),
@@ -46,7 +44,12 @@ function program(): Command {
     )
     .option(...jsonOption)
     .option('--model <name>', presets.join(', '), oneOf(presets), 'vit_base_patch16_224')
-    .option('--dtype <list>', `${dtypes.join(', ')}: ours and PyTorch's`, listOf(oneOf(dtypes)), [...dtypes])
+    .option(
+      '--dtype <list>',
+      `${computeDtypes.join(', ')}: ours, and PyTorch's where it has them`,
+      listOf(oneOf(computeDtypes)),
+      [...computeDtypes],
+    )
     .option('--batch <list>', 'images in a batch of inference', listOf(wholeNumber(1)), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each contender in inference', wholeNumber(1), 7)
     .option('--methods <list>', trainingMethods.join(', '), listOf(oneOf(trainingMethods)), ['dtl', 'dtlPlus', 'full'])

@@ -10,7 +10,7 @@ import type { PetlModel } from '../../lib/petl';
 import type { TrainingBatch } from '../../lib/petl/model';
 import type { Control, Result } from '../control';
 import { type Compute, host, type Summary, summarize } from '../harness';
-import { adapt, trainingBatch } from '../setup';
+import { adapt, trainingBatches } from '../setup';
 import { type Agreement, compareLogits, compareLosses } from './agreement';
 import { type Contender, type Entry, nameOf, sampleInTurn } from './contender';
 import { OnnxruntimeInference } from './onnxruntime';
@@ -18,7 +18,7 @@ import { SidetuneInference, SidetuneTraining } from './sidetune';
 import { Torch, type TorchFiles, type TorchTrainingSetup } from './torch';
 import { type Weights, weightsOf, writeTensors } from './weights';
 
-/** What torch_vit.py computes in; a dtype of ours that it has not is measured without it. */
+/** What torch_vit.py computes in. Our int8 is measured beside its bf16. */
 const torchDtypes: readonly Compute[] = ['f32', 'bf16'];
 
 /** Methods that torch_vit.py has, too. */
@@ -121,7 +121,7 @@ export async function peers(options: PeersOptions): Promise<Result<PeersRow>> {
 
 async function inference(run: Run, device: Device, forTorch: readonly Compute[]): Promise<PeersRow[]> {
   const { model, dtype, config, threads, batch: batches, samples, signal, before } = run;
-  const data = trainingBatch(Math.max(...batches), config.imageSize);
+  const data = trainingBatches()(Math.max(...batches), config.imageSize);
   const ours = (one: Compute) => adapt('linear', models.vit(device, model, { dtype: one }));
   const source = new SidetuneInference(ours('f32'), 'f32', data);
   const weights = await weightsOf(source.model);
@@ -168,20 +168,26 @@ async function inference(run: Run, device: Device, forTorch: readonly Compute[])
 async function training(run: Run, method: string, dtype: Compute): Promise<PeersRow[]> {
   const { model, config, threads, trainBatch: batch, steps, signal, before } = run;
   if (signal?.aborted) return [];
-  await using device = await Device.open('cpu');
-  const data = trainingBatch(batch, config.imageSize);
-  const ours = new SidetuneTraining(adapt(method, models.vit(device, model, { dtype })), dtype, data);
-  wakeSideLayers(ours.model);
+  const data = trainingBatches()(batch, config.imageSize);
+  // A device for each: the peaks are of one model.
+  const open = async (one: Compute): Promise<SidetuneTraining> => {
+    const device = await Device.open('cpu');
+    const contender = new SidetuneTraining(adapt(method, models.vit(device, model, { dtype: one })), one, data);
+    wakeSideLayers(contender.model);
+    return contender;
+  };
+  const ours = await open(dtype);
+  const withInt8 = dtype === 'bf16' && method !== 'full' && run.dtype.includes('int8');
   const openTorch = async (): Promise<Contender> => {
     const files = await writeFiles(run, await weightsOf(ours.model), data);
     return await Torch.open(run.python!, trainingSetup(ours, threads, files));
   };
   const openers: Opener[] = [
     { software: 'sidetune', dtype, open: async () => ours },
+    ...(withInt8 ? [{ software: 'sidetune', dtype: 'int8' as const, open: () => open('int8') }] : []),
     { software: 'torch', dtype, open: openTorch },
   ];
   return await withContenders(run, openers, async (contenders) => {
-    device.resetPeak();
     const at = (contender: Contender): string => `${nameOf(contender)} ${method} batch ${batch}`;
     const entries: Entry[] = [];
     for (const contender of contenders) {

@@ -1,4 +1,4 @@
-/** Ourselves as a contender. */
+/** Ourselves as a contender; in training the model's device is the contender's own, too. */
 
 import { version } from '../../lib/cli/output';
 import { type AdamW, adamW } from '../../lib/optim';
@@ -48,6 +48,11 @@ export class SidetuneInference extends Sidetune {
 export class SidetuneTraining extends Sidetune {
   readonly optimizer: AdamW = adamW(this.model.parameters());
 
+  constructor(model: PetlModel, dtype: Compute, data: TrainingBatch) {
+    super(model, dtype, data);
+    model.device.resetPeak();
+  }
+
   async run(batch: number, passes: number): Promise<Answer> {
     const { device, backbone } = this.model;
     const size = 3 * backbone.config.imageSize ** 2;
@@ -64,5 +69,6 @@ export class SidetuneTraining extends Sidetune {
   override async close(): Promise<void> {
     this.optimizer.dispose();
     await super.close();
+    await this.model.device.close();
   }
 }

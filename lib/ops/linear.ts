@@ -40,13 +40,13 @@ export function linear(
   return record('linear', inputs, out, {
     saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
     state: { preActivation },
-    backward: ({ gradOut, saved, wanted, accumulator }) => {
+    backward: ({ gradOut, saved, wanted, frugal, accumulator }) => {
       if (!wanted.x && !wanted.weight && !wanted.bias) return { residual: gradOut };
       const { gradX } = kernels.linearBackward(
         {
           gradOut,
           x: saved.x,
-          weight: wanted.x ? (frozen?.backward ?? saved.weight) : undefined,
+          weight: wanted.x ? (frozen?.forBackward(frugal) ?? saved.weight) : undefined,
           preActivation: saved.preActivation,
           activation,
           gradWeight: accumulator('weight'),
@@ -84,6 +84,12 @@ export class PackedWeight {
   get backward(): Tensor {
     this.#backward ??= outsideScopes(() => repack(this.forward, this.dtype, 'weights', 'packed_transposed'));
     return this.#backward;
+  }
+
+  /** @internal {@link backward}; or, where it is not there yet and memory counts more than time, one for the scope that runs. */
+  forBackward(frugal: boolean): Tensor {
+    if (!frugal || this.#backward) return this.backward;
+    return repack(this.forward, this.dtype, 'workspace', 'packed_transposed');
   }
 
   /** What an i8 weight is where a gradient flows: the same numbers in another dtype; made when first asked for, and kept. */

@@ -37,10 +37,15 @@ export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, r
   );
   return record('mlp', inputs, out, {
     state: { preActivation },
-    backward: ({ gradOut, saved, wanted }) => {
+    backward: ({ gradOut, saved, wanted, frugal }) => {
       if (!wanted.x) return { residual: gradOut };
       const { gradX } = kernels.mlpBackward(
-        { gradOut, preActivation: saved.preActivation!, weight1: first.backward, weight2: second.backward },
+        {
+          gradOut,
+          preActivation: saved.preActivation!,
+          weight1: first.forBackward(frugal),
+          weight2: second.forBackward(frugal),
+        },
         { kind: 'gradients' },
       );
       return { x: gradX, residual: gradOut };

@@ -113,10 +113,14 @@ describe('the roof', () => {
     expect(higher(roof, other)).toEqual({ gemmGflops: { f32: 120, bf16: 200, int8: 1000 }, copy: other.copy });
   });
 
-  test('is measured for both dtypes and for sizes that go up', async () => {
+  test('is measured for all dtypes and for sizes that go up', async () => {
     await using device = await Device.open('cpu', { plan: true });
     const measured = (await measureRoof(device))!;
-    expect(measured.gemmGflops).toEqual({ f32: expect.any(Number), bf16: expect.any(Number) });
+    expect(measured.gemmGflops).toEqual({
+      f32: expect.any(Number),
+      bf16: expect.any(Number),
+      int8: expect.any(Number),
+    });
     const sizes = measured.copy.map(({ bytes }) => bytes);
     expect([sizes[0], sizes.at(-1)]).toEqual([2 ** 18, 2 ** 28]);
     expect(sizes).toEqual([...sizes].sort((a, b) => a - b));

@@ -11,7 +11,7 @@ import { SidetuneInference, SidetuneTraining } from '../../bench/peers/sidetune'
 import { findPython, pythonVariable, Torch, withoutTorch } from '../../bench/peers/torch';
 import { type Graph, vitGraph } from '../../bench/peers/vit_graph';
 import { type Weights, weightsOf } from '../../bench/peers/weights';
-import { adapt, classes, trainingBatch } from '../../bench/setup';
+import { adapt, classes, trainingBatches } from '../../bench/setup';
 import { ArgumentError, DeviceError, FileError } from '../../lib/errors';
 import { Device, models } from '../../lib/index';
 import { vitShapes } from '../../lib/models/vit';
@@ -31,7 +31,7 @@ const missing = ((): string | undefined => {
 })();
 
 const folder = tempFolder();
-const images = trainingBatch(3, 16);
+const images = trainingBatches()(3, 16);
 let device: Device;
 let python: string | undefined;
 

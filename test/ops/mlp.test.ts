@@ -84,7 +84,7 @@ kernelTest('mlp', {
       },
       code: 'SIDETUNE_SHAPE',
       argument: 'weight2',
-      message: /'weight2' has shape \[8, 15\], expected \[O, H\] = \[O, 16\] \(H from 'weight1'\)/,
+      message: /'weight2' has shape \[8, 15\], expected \[O, H\] = \[8, 16\]/,
     },
     {
       name: 'weights of another dtype',
