@@ -159,6 +159,12 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
   }
   const int64_t stage = is_staged(left, dtype) ? rows.size * k * size_of(left_dtype(dtype)) : 0;
   std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), scratchpad, stage);
+  // Made once, not tile by tile: a large part of what a call of oneDNN costs beside the product.
+  std::vector<TileMemory> memories;
+  for (size_t thread = 0; thread < workers.size() && k > 0; thread++) {
+    for (const auto& shape : tiles)
+      for (const auto& tile : shape) memories.emplace_back(*tile, workers[thread]);
+  }
   // oneDNN clears a panel's padding (zeros already) whenever it is given the panel: here, not from many threads at once.
   std::vector<memory> right;
   for (int64_t j = 0, at = 0; j < columns.parts && k > 0; j++) {
@@ -171,19 +177,20 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
   parallel_items(cpu, rows.parts * columns.parts, [&](int64_t item) {
     failure.guard([&] {
       const int64_t i = item / columns.parts, j = item % columns.parts, row = rows.begin(i), count = rows.length(i);
-      Worker& worker = workers[omp_get_thread_num()];
+      const int thread = omp_get_thread_num();
+      Worker& worker = workers[thread];
       void* numbers = worker.tile.data();
       if (k == 0) {
         std::memset(numbers, 0, count * columns.length(j) * sizeof(float));
       } else {
-        const Tile& tile = *tiles[i == rows.parts - 1][j == columns.parts - 1];
-        const memory src = view(tile.left, left_side(worker, left, m, k, dtype, row, count)), dst = view(tile.result, numbers);
-        const memory scratch = view(tile.scratchpad, worker.scratchpad.data());
-        execute(tile.primitive, worker.stream,
-                {{DNNL_ARG_SRC, src.get()},
+        const bool last_row = i == rows.parts - 1, last_column = j == columns.parts - 1;
+        const TileMemory& memory = memories[(thread * 2 + last_row) * 2 + last_column];
+        memory.left.set_data_handle(const_cast<void*>(left_side(worker, left, m, k, dtype, row, count)));
+        execute(tiles[last_row][last_column]->primitive, worker.stream,
+                {{DNNL_ARG_SRC, memory.left.get()},
                  {DNNL_ARG_WEIGHTS, right[j].get()},
-                 {DNNL_ARG_DST, dst.get()},
-                 {DNNL_ARG_SCRATCHPAD, scratch.get()}});
+                 {DNNL_ARG_DST, memory.result.get()},
+                 {DNNL_ARG_SCRATCHPAD, memory.scratchpad.get()}});
       }
       finish(numbers, row, count, columns.begin(j), columns.length(j));
     });

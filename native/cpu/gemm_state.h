@@ -169,6 +169,15 @@ class Failure {
   std::exception_ptr first_;
 };
 
+// What a worker's tiles of one shape are computed from and into.
+struct TileMemory {
+  memory left, result, scratchpad;
+  TileMemory(const Tile& tile, const Worker& worker)
+      : left(view(tile.left, nullptr)),
+        result(view(tile.result, worker.tile.data())),
+        scratchpad(view(tile.scratchpad, worker.scratchpad.data())) {}
+};
+
 struct GemmCache::State {
   Recent<Panel> panels{256};
   Recent<Tile> tiles{256};
