@@ -16,9 +16,9 @@ struct Binding {
 
 std::string quoted(const char* name) { return "'" + camel_case(name) + "'"; }
 
-std::string number(double value) {
+std::string number(double value, int digits = 9) {
   char text[32];
-  snprintf(text, sizeof text, "%.9g", value);
+  snprintf(text, sizeof text, "%.*g", digits, value);
   return text;
 }
 
@@ -456,7 +456,7 @@ std::string call_text(const FieldList& fields) {
       words.push_back(name + " " + name_of(t.dtype) + "[" + join(lengths, ",") + "]" + layout);
     }
     if (field.list) words.push_back(name + " " + std::to_string(field.list->size()) + " tensors");
-    if (field.real) words.push_back(name + " " + number(*field.real));
+    if (field.real) words.push_back(name + " " + number(*field.real, 6));
     if (field.integer) words.push_back(name + " " + std::to_string(*field.integer));
     if (field.flag && *field.flag) words.push_back(name);
     if (field.choice) words.push_back(name + " " + split(field.choices)[*field.choice]);

@@ -119,9 +119,7 @@ void Device::enqueue(const char* kernel, std::function<Status()> run, TraceNote 
   trace_->queued();
 }
 
-TraceNote Device::note(int64_t bytes) const {
-  return trace_ ? TraceNote{trace_->now(), std::to_string(bytes) + " bytes", bytes, 0} : TraceNote();
-}
+TraceNote Device::note(int64_t bytes) const { return trace_ ? TraceNote{trace_->now(), "", bytes, 0} : TraceNote(); }
 
 void Device::copy_in(void* to, const char* from, int64_t bytes) {
   stream();

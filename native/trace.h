@@ -17,7 +17,7 @@ namespace sidetune {
 // What the one who queues a call knows of it; made only while a trace is recorded.
 struct TraceNote {
   double begun = 0;   // when JavaScript began the call
-  std::string text;   // its tensors and options
+  std::string text;   // a kernel's tensors and options
   int64_t bytes = 0;  // that must move
   double flops = 0;
 };

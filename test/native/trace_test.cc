@@ -123,6 +123,12 @@ TEST(trace_refuses) {
   CHECK_EQUAL(message_of([&] { device->start_trace(1); }), "the device is closed");
 }
 
+TEST(trace_is_off_by_default) {
+  const auto device = open();
+  CHECK(!device->trace());
+  CHECK_EQUAL(device->note(64).bytes, 0);
+}
+
 TEST(call_in_words) {
   LinearForward arguments;
   const auto tensor = [](std::initializer_list<int64_t> shape, Layout layout = Layout::plain) {
