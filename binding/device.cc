@@ -110,7 +110,9 @@ Napi::Value start_trace(const Napi::CallbackInfo& info) {
 
 // traceLabel(device, text): what calls from now on belong to.
 Napi::Value trace_label(const Napi::CallbackInfo& info) {
-  if (Trace* trace = unwrap_device(info[0])->trace()) trace->set_label(info[1].ToString().Utf8Value());
+  const auto device = unwrap_device(info[0]);
+  std::string label = info[1].ToString().Utf8Value();  // may run JavaScript, which may stop the trace
+  if (Trace* trace = device->trace()) trace->set_label(std::move(label));
   return info.Env().Undefined();
 }
 
