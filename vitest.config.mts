@@ -22,7 +22,13 @@ export default defineConfig({
         extends: true as const,
         test: {
           name,
-          include: ['test/ops/linear.test.ts', 'test/ops/patch_embed.test.ts', 'test/ops/mlp.test.ts', 'test/int8/*.test.ts', 'test/models/*.test.ts'],
+          include: [
+            'test/ops/linear.test.ts',
+            'test/ops/patch_embed.test.ts',
+            'test/ops/mlp.test.ts',
+            'test/int8/*.test.ts',
+            'test/models/*.test.ts',
+          ],
           env: { SIDETUNE_SIMD: simd, ONEDNN_MAX_CPU_ISA: isa, DNNL_MAX_CPU_ISA: isa },
         },
       })),

@@ -23,6 +23,16 @@ export interface Setup {
   prefix: 'keep' | 'recompute';
 }
 
+/** A setup in words; what is as usual goes without saying. */
+export function nameOf({ method, dtype, batch, startBlock, retain, prefix }: Setup): string {
+  const unusual = [
+    startBlock === undefined ? '' : ` M ${startBlock}`,
+    retain === 'activations' ? '' : ` ${retain}`,
+    prefix === 'keep' ? '' : ` prefix ${prefix}`,
+  ];
+  return `${method} ${dtype} batch ${batch}${unusual.join('')}`;
+}
+
 /** Lists of which every combination is one {@link Setup}. */
 export interface SetupLists {
   model: string;

@@ -5,11 +5,12 @@ import { DeviceError } from '../lib/errors';
 import * as models from '../lib/models';
 import type { PetlModel } from '../lib/petl';
 import { Tensor } from '../lib/tensor';
-import type { Control, Result } from './control';
+import { traced } from '../lib/trace';
+import type { Control, Result, Tracing } from './control';
 import { type Compute, host, type Summary, summarize } from './harness';
 import { adapt, pixels } from './setup';
 
-export interface ThroughputOptions extends Control {
+export interface ThroughputOptions extends Control, Tracing {
   /** One of `models.vitPresets`. */
   model: string;
   /** 'full' stands for any fully fine-tuned model: the plain backbone and a head. */
@@ -72,10 +73,15 @@ class Contender {
     const ms = await this.#ms(this.#passes);
     this.imagesPerSecond.push((this.images.shape[0]! * this.#passes * 1000) / ms);
   }
+
+  /** One pass beside the timed ones. */
+  async trace(label: string, onTrace: NonNullable<Tracing['onTrace']>): Promise<void> {
+    await traced(this.model.device, label, () => this.model.forward(this.images).dispose(), onTrace);
+  }
 }
 
 export async function throughput(options: ThroughputOptions): Promise<Result<ThroughputRow>> {
-  const { model, methods, samples, signal, onProgress } = options;
+  const { model, methods, samples, signal, onProgress, onTrace } = options;
   await using device = await Device.open('cpu');
   const rows: ThroughputRow[] = [];
   const rounds = samples + 1; // one to warm up
@@ -96,6 +102,9 @@ export async function throughput(options: ThroughputOptions): Promise<Result<Thr
           onProgress?.(done++, total, `${dtype} batch ${batch}`);
           await (round === 0 ? contender.warmUp() : contender.sample());
         }
+      }
+      for (const contender of onTrace ? contenders : []) {
+        if (!signal?.aborted) await contender.trace(`${contender.method} ${dtype} batch ${batch}`, onTrace!);
       }
       rows.push(...rowsOf(contenders, { model, batch, dtype, device: device.name }, exact));
     }

@@ -2,12 +2,13 @@
 
 import { Device } from '../lib/device';
 import { adamW } from '../lib/optim';
-import type { Control, Result } from './control';
+import { traced } from '../lib/trace';
+import type { Control, Result, Tracing } from './control';
 import { host, type Summary, summarize } from './harness';
 import { type MemoryRow, memoryRow } from './memory';
-import { build, type Setup, type SetupLists, setups, trainingBatches } from './setup';
+import { build, nameOf, type Setup, type SetupLists, setups, trainingBatches } from './setup';
 
-export interface TrainOptions extends SetupLists, Control {
+export interface TrainOptions extends SetupLists, Control, Tracing {
   /** Timed steps of each setup, after one that warms up. */
   steps: number;
 }
@@ -45,7 +46,7 @@ export async function train(options: TrainOptions): Promise<Result<TrainRow>> {
 async function run(
   setup: Setup,
   batches: ReturnType<typeof trainingBatches>,
-  { steps, signal }: TrainOptions,
+  { steps, signal, onTrace }: TrainOptions,
   before: (what: string) => void,
 ): Promise<TrainRow | undefined> {
   await using device = await Device.open('cpu');
@@ -53,23 +54,26 @@ async function run(
   try {
     using optimizer = adamW(model.parameters());
     const batch = batches(setup.batch, model.backbone.config.imageSize);
+    const what = nameOf(setup);
     const seconds: number[] = [];
     device.resetPeak();
     for (let step = 0; step <= steps && !signal?.aborted; step++) {
-      before(`${setup.method} ${setup.dtype} batch ${setup.batch}`);
+      before(what);
       const start = performance.now();
       await model.step(batch, optimizer);
       await device.synchronize();
       if (step > 0) seconds.push((performance.now() - start) / 1000);
     }
     if (seconds.length === 0) return undefined;
-    return {
+    const row = {
       ...memoryRow(setup, model, device),
       secondsPerStep: summarize(seconds).median,
       imagesPerSecond: summarize(seconds.map((value) => setup.batch / value)),
       residentBytes: process.memoryUsage.rss(),
       runs: seconds.length,
     };
+    if (onTrace && !signal?.aborted) await traced(device, what, () => model.step(batch, optimizer), onTrace);
+    return row;
   } finally {
     dispose();
   }

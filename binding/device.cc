@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "addon.h"
+#include "native/check.h"
 #include "promises.h"
 
 namespace sidetune::binding {
@@ -101,6 +102,50 @@ Napi::Value reset_peak(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// startTrace(device, most calls that are recorded)
+Napi::Value start_trace(const Napi::CallbackInfo& info) {
+  unwrap_device(info[0])->start_trace(info[1].ToNumber().Int64Value());
+  return info.Env().Undefined();
+}
+
+// traceLabel(device, text): what calls from now on belong to.
+Napi::Value trace_label(const Napi::CallbackInfo& info) {
+  const auto device = unwrap_device(info[0]);
+  std::string label = info[1].ToString().Utf8Value();  // may run JavaScript, which may stop the trace
+  if (Trace* trace = device->trace()) trace->set_label(std::move(label));
+  return info.Env().Undefined();
+}
+
+// stopTrace(device) -> { calls, droppedCalls }; `ranFrom` and `ranTo` are missing in calls that have not run.
+Napi::Value stop_trace(const Napi::CallbackInfo& info) {
+  const auto trace = unwrap_device(info[0])->stop_trace();
+  const Napi::Env env = info.Env();
+  const std::vector<TracedCall> calls = trace->calls();
+  Napi::Array list = Napi::Array::New(env, calls.size());
+  for (uint32_t i = 0; i < calls.size(); i++) {
+    const Napi::HandleScope scope(env);
+    const TracedCall& call = calls[i];
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("kernel", camel_case(call.kernel));
+    if (call.call > 0) object.Set("call", static_cast<double>(call.call));
+    object.Set("label", call.label);
+    object.Set("text", call.note.text);
+    object.Set("bytes", static_cast<double>(call.note.bytes));
+    object.Set("flops", call.note.flops);
+    object.Set("begun", call.note.begun);
+    object.Set("queued", call.queued);
+    if (call.ran_from >= 0) {
+      object.Set("ranFrom", call.ran_from);
+      object.Set("ranTo", call.ran_to);
+    }
+    list.Set(i, object);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("calls", list);
+  result.Set("droppedCalls", static_cast<double>(trace->dropped()));
+  return result;
+}
+
 Napi::Value describe(const Napi::CallbackInfo& info) {
   const auto device = unwrap_device(info[0]);
   char text[1024] = "{}";
@@ -140,6 +185,9 @@ void bind_devices(Napi::Object exports) {
   SIDETUNE_EXPORT(exports, "deviceDescribe", describe);
   SIDETUNE_EXPORT(exports, "deviceCheckGuards", check_guards);
   SIDETUNE_EXPORT(exports, "deviceFailOnPurpose", fail);
+  SIDETUNE_EXPORT(exports, "deviceStartTrace", start_trace);
+  SIDETUNE_EXPORT(exports, "deviceTraceLabel", trace_label);
+  SIDETUNE_EXPORT(exports, "deviceStopTrace", stop_trace);
 }
 
 }  // namespace sidetune::binding

@@ -66,6 +66,7 @@ Tensor unpack_tensor(const char* kernel, const Field& field, const Napi::Value& 
   if (!call.device) {
     if (device->closed()) throw Error(Code::device, k + ": '" + name + "' is on a device that was closed");
     call.device = device;
+    if (const Trace* trace = device->trace()) call.begun = trace->now();
   } else if (call.device != device) {
     throw Error(Code::device, k, name, device->name(), call.device->name(),
                 k + ": '" + name + "' is on another device than the tensors before it");

@@ -21,6 +21,7 @@ struct Call {
   std::vector<Storage*> changed;  // those of in_out fields and given outputs
   Kind kind = Kind::activations;  // of what the call allocates
   bool poison = false;            // tests: outputs and scratch hold NaN before the kernel runs
+  double begun = 0;               // when its first tensor was unpacked, while a trace is recorded
   Wish wish;
 };
 
@@ -73,9 +74,12 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
     // Scratch goes back as soon as the call is queued: the next one may reuse it.
     const Scratch scratch(call, bytes);
     for (Storage* storage : call.changed) storage->version = device.next_version();
-    device.enqueue(kernel, [&device, &entry, arguments, workspace = scratch.workspace] {
-      return entry.run(device.backend(), arguments, workspace);
-    });
+    TraceNote note;
+    if (device.trace()) note = {call.begun, call_text(fields), bytes_moved(fields), arguments.flops()};
+    device.enqueue(
+        kernel,
+        [&device, &entry, arguments, workspace = scratch.workspace] { return entry.run(device.backend(), arguments, workspace); },
+        std::move(note));
   } catch (...) {
     release(outputs);
     throw;

@@ -118,18 +118,23 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Device> owner = handle.storage->device;
   if (owner->settings().plan) throw Error(Code::device, "a planning device computes nothing: its tensors cannot be read");
   const auto bytes = std::make_shared<std::string>();
-  return when_reached(
+  std::function<void()> copy_out = [&device = *owner, view = handle.view, bytes] {
+    bytes->resize(static_cast<size_t>(view.bytes()));
+    const Status status = device.table().copy_out(device.backend(), bytes->data(), view.data, view.bytes());
+    if (!status.ok) throw Error(status.code, status.text);
+  };
+  Trace* trace = owner->trace();
+  if (trace) copy_out = trace->add("read", 0, owner->note(2 * handle.view.bytes()), std::move(copy_out));
+  const Napi::Value promise = when_reached(
       info.Env(), owner,
       [bytes](Napi::Env env) -> Napi::Value {
         Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, bytes->size());
         std::copy(bytes->begin(), bytes->end(), static_cast<char*>(buffer.Data()));
         return buffer;
       },
-      [&device = *owner, view = handle.view, bytes] {
-        bytes->resize(static_cast<size_t>(view.bytes()));
-        const Status status = device.table().copy_out(device.backend(), bytes->data(), view.data, view.bytes());
-        if (!status.ok) throw Error(status.code, status.text);
-      });
+      std::move(copy_out));
+  if (trace) trace->queued();
+  return promise;
 }
 
 // copy(to, from): same bytes, other buffer.

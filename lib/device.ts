@@ -1,5 +1,7 @@
 import { ArgumentError } from './errors';
+import { startLabels, stopLabels } from './label';
 import { addon, type Handle } from './native';
+import { completeTraceOptions, makeTrace, type Trace, type TraceOptions } from './trace';
 
 /** What memory is used for; reports count bytes by kind. */
 export type Kind = 'weights' | 'side' | 'activations' | 'gradients' | 'optimizer' | 'workspace' | 'data';
@@ -61,6 +63,7 @@ export class Device {
   readonly plan: boolean;
   /** @internal */
   readonly handle: Handle;
+  #traceLabel = '';
   #closing: Promise<void> | undefined;
 
   private constructor(name: string, handle: Handle, plan: boolean) {
@@ -119,11 +122,36 @@ export class Device {
       await addon.deviceSynchronize(this.handle);
     } finally {
       addon.deviceClose(this.handle);
+      stopLabels(this.handle);
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /**
+   * Records every call from now on: kernels, copies, writes, reads. While nothing is recorded it costs nothing.
+   * @throws ArgumentError for options; DeviceError on a planning or closed device, and while a trace is being recorded
+   */
+  startTrace(options: TraceOptions = {}): void {
+    const { label, maxCalls } = completeTraceOptions(options);
+    addon.deviceStartTrace(this.handle, maxCalls);
+    this.#traceLabel = label;
+    startLabels(this.handle);
+  }
+
+  /**
+   * Waits for what is queued and ends the trace. On a closed device it has what ran before.
+   * Rejects with a late error as {@link synchronize} does; the recording goes on then, so a second call gives the trace.
+   * @throws DeviceError when no trace is being recorded
+   */
+  async stopTrace(): Promise<Trace> {
+    await (this.#closing?.catch(() => {}) ?? this.synchronize()); // close() hands out its late error itself
+    const { calls, droppedCalls } = addon.deviceStopTrace(this.handle);
+    stopLabels(this.handle);
+    const facts = { device: this.name, ...this.info(), node: process.version };
+    return makeTrace(calls, { label: this.#traceLabel, ...facts, droppedCalls });
   }
 
   /** For tests, on a device opened with `guards`: what was overwritten around a block, or null. */

@@ -11,4 +11,15 @@ export * as optim from './optim';
 export * as petl from './petl';
 export { keep, scope } from './scope';
 export { type DType, type Layout, Tensor, type TensorData, type TensorOptions } from './tensor';
+export {
+  joinTraces,
+  type Trace,
+  type TraceEvent,
+  type TraceOptions,
+  type TraceRow,
+  type TraceSummary,
+  traced,
+  traceSummary,
+  writeTrace,
+} from './trace';
 export * as train from './train';

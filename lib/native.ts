@@ -24,6 +24,26 @@ export interface RawKernel {
   measure(args: object, flags?: CallFlags): { bytes: number; flops: number };
 }
 
+/** A call that a device recorded; times are microseconds since the trace began. */
+export interface TracedCall {
+  kernel: string;
+  /** Its number on the stream; reads have none. */
+  call?: number;
+  /** The part of the model that queued it, see lib/label.ts. */
+  label: string;
+  /** A kernel's tensors and options. */
+  text: string;
+  /** That must move. */
+  bytes: number;
+  flops: number;
+  /** When JavaScript began the call, and when it was done with it. */
+  begun: number;
+  queued: number;
+  /** When it ran; missing in calls that have not. */
+  ranFrom?: number;
+  ranTo?: number;
+}
+
 export interface Addon {
   initialize(classes: object): void;
   /** Tensors that the garbage collector freed instead of dispose(). */
@@ -38,6 +58,9 @@ export interface Addon {
   deviceDescribe(device: Handle): string;
   deviceCheckGuards(device: Handle): Promise<string | null>;
   deviceFailOnPurpose(device: Handle): void;
+  deviceStartTrace(device: Handle, maxCalls: number): void;
+  deviceTraceLabel(device: Handle, label: string): void;
+  deviceStopTrace(device: Handle): { calls: TracedCall[]; droppedCalls: number };
   tensorCreate(device: Handle, shape: readonly number[], dtype: string, kind: string, layout: string): Handle;
   tensorDispose(tensor: Handle): void;
   tensorAlias(tensor: Handle, shape?: readonly number[]): Handle;

@@ -16,9 +16,9 @@ struct Binding {
 
 std::string quoted(const char* name) { return "'" + camel_case(name) + "'"; }
 
-std::string number(double value) {
+std::string number(double value, int digits = 9) {
   char text[32];
-  snprintf(text, sizeof text, "%.9g", value);
+  snprintf(text, sizeof text, "%.*g", digits, value);
   return text;
 }
 
@@ -442,6 +442,29 @@ int64_t bytes_moved(const FieldList& fields) {
       for (const Tensor& t : *field.list) bytes += times * t.bytes();
   }
   return bytes;
+}
+
+std::string call_text(const FieldList& fields) {
+  std::vector<std::string> words;
+  for (const Field& field : fields.all) {
+    const std::string name = camel_case(field.name);
+    if (field.tensor && *field.tensor) {
+      const Tensor& t = *field.tensor;
+      std::vector<std::string> lengths;
+      for (int axis = 0; axis < t.rank; axis++) lengths.push_back(std::to_string(t.shape[axis]));
+      const std::string layout = t.layout == Layout::plain ? "" : std::string(" ") + name_of(t.layout);
+      words.push_back(name + " " + name_of(t.dtype) + "[" + join(lengths, ",") + "]" + layout);
+    }
+    if (field.list) words.push_back(name + " " + std::to_string(field.list->size()) + " tensors");
+    if (field.real) words.push_back(name + " " + number(*field.real, 6));
+    if (field.integer) words.push_back(name + " " + std::to_string(*field.integer));
+    if (field.flag && *field.flag) words.push_back(name);
+    if (field.choice) words.push_back(name + " " + split(field.choices)[*field.choice]);
+    std::vector<std::string> integers;
+    for (int i = 0; i < field.integer_count; i++) integers.push_back(std::to_string(field.integers[i]));
+    if (!integers.empty()) words.push_back(name + " [" + join(integers, ",") + "]");
+  }
+  return join(words, ", ");
 }
 
 std::string describe(const char* kernel, const char* family, const FieldList& fields) {

@@ -31,6 +31,9 @@ std::string camel_case(const std::string& name);
 // Bytes that a call must move: in + out + 2 in_out.
 int64_t bytes_moved(const FieldList& fields);
 
+// A call in a few words: "x bf16[16,197,768], weight bf16[3072,768] packed, activation gelu, out bf16[16,197,3072]".
+std::string call_text(const FieldList& fields);
+
 // JSON of a kernel's fields; TypeScript types and docs are made from it.
 std::string describe(const char* kernel, const char* family, const FieldList& fields);
 

@@ -111,24 +111,34 @@ void Device::inspect(const Block& block) {
   }
 }
 
-void Device::enqueue(const char* kernel, std::function<Status()> run) {
-  if (Stream& queue = stream(); !settings_.plan) queue.enqueue(kernel, std::move(run));
-}
-
-void Device::copy_in(void* to, const char* from, int64_t bytes) {
+void Device::enqueue(const char* kernel, std::function<Status()> run, TraceNote note) {
   Stream& queue = stream();
   if (settings_.plan) return;
+  if (!trace_) return queue.enqueue(kernel, std::move(run));
+  queue.enqueue(kernel, trace_->add(kernel, queue.calls() + 1, std::move(note), std::move(run)));
+  trace_->queued();
+}
+
+TraceNote Device::note(int64_t bytes) const { return trace_ ? TraceNote{trace_->now(), "", bytes, 0} : TraceNote(); }
+
+void Device::copy_in(void* to, const char* from, int64_t bytes) {
+  stream();
+  if (settings_.plan) return;
+  TraceNote begun = note(2 * bytes);
   const auto copy = std::make_shared<const std::string>(from, static_cast<size_t>(bytes));
-  queue.enqueue("write",
-                [this, to, copy] { return table_.copy_in(*backend_, to, copy->data(), static_cast<int64_t>(copy->size())); });
+  enqueue(
+      "write", [this, to, copy] { return table_.copy_in(*backend_, to, copy->data(), static_cast<int64_t>(copy->size())); },
+      std::move(begun));
 }
 
 void Device::copy(void* to, const void* from, int64_t bytes) {
-  enqueue("copy", [this, to, from, bytes] { return table_.copy(*backend_, to, from, bytes); });
+  enqueue(
+      "copy", [this, to, from, bytes] { return table_.copy(*backend_, to, from, bytes); }, note(2 * bytes));
 }
 
 void Device::fill(void* data, uint8_t byte, int64_t bytes) {
-  enqueue("fill", [this, data, byte, bytes] { return table_.fill(*backend_, data, byte, bytes); });
+  enqueue(
+      "fill", [this, data, byte, bytes] { return table_.fill(*backend_, data, byte, bytes); }, note(bytes));
 }
 
 void Device::check_guards(std::function<void(std::string)> done) {
@@ -136,6 +146,18 @@ void Device::check_guards(std::function<void(std::string)> done) {
     for (const auto& [data, block] : blocks) inspect(block);
     done(std::exchange(overrun_, ""));
   });
+}
+
+void Device::start_trace(int64_t limit) {
+  stream();
+  if (settings_.plan) throw Error(Code::device, "a planning device computes nothing: there is nothing to trace");
+  if (trace_) throw Error(Code::device, "a trace is being recorded already; stopTrace() ends it");
+  trace_ = std::make_shared<Trace>(limit);
+}
+
+std::shared_ptr<Trace> Device::stop_trace() {
+  if (!trace_) throw Error(Code::device, "no trace is being recorded; startTrace() begins one");
+  return std::exchange(trace_, nullptr);
 }
 
 }  // namespace sidetune

@@ -9,6 +9,7 @@
 #include "arena.h"
 #include "backend.h"
 #include "stream.h"
+#include "trace.h"
 
 namespace sidetune {
 
@@ -55,13 +56,22 @@ class Device : public std::enable_shared_from_this<Device> {
   uint64_t next_version() { return ++versions_; }
 
   // Queues work for the backend; a planning device queues nothing.
-  void enqueue(const char* kernel, std::function<Status()> run);
+  void enqueue(const char* kernel, std::function<Status()> run, TraceNote note = {});
   void copy_in(void* to, const char* from, int64_t bytes);  // the bytes of now
   void copy(void* to, const void* from, int64_t bytes);
   void fill(void* data, uint8_t byte, int64_t bytes);
   // When the stream gets here, `done` hears on its thread where guard bytes around a block, in use or given back since the last
   // time, were overwritten; an empty text: nowhere.
   void check_guards(std::function<void(std::string problem)> done);
+
+  // Records calls from now on; no more than `limit`. Throws Error(device) on a planning device, and while one is recorded.
+  void start_trace(int64_t limit);
+  // The trace that is recorded, null when there is none.
+  Trace* trace() { return trace_.get(); }
+  // Of a call that moves bytes and does nothing else, which begins now; empty when nothing is recorded.
+  TraceNote note(int64_t bytes) const;
+  // Ends it; calls that the stream has still to run get no time any more. Throws Error(device) when there is none.
+  std::shared_ptr<Trace> stop_trace();
 
  private:
   struct Guards {
@@ -81,6 +91,7 @@ class Device : public std::enable_shared_from_this<Device> {
   const DeviceSettings settings_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Stream> stream_;
+  std::shared_ptr<Trace> trace_;
   std::map<void*, Block> guarded_;  // blocks in use, when guards are on
   std::string overrun_;             // what inspect() found first; the stream thread's own
   uint64_t versions_ = 0;

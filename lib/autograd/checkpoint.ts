@@ -1,3 +1,4 @@
+import { labelled } from '../label';
 import { scope } from '../scope';
 import type { Tensor } from '../tensor';
 import { Tape } from './tape';
@@ -27,7 +28,7 @@ export function checkpoint<T extends Tensor | Tensor[]>(body: (...inputs: Tensor
     let repeated: Tensor[] = [];
     try {
       for (const [index, tensor] of saved.entries()) replay.identify(tensor, inputs[index]!);
-      const again = scope(() => replay.run(() => body(...saved)));
+      const again = scope(() => labelled('recompute', () => replay.run(() => body(...saved))));
       repeated = Array.isArray(again) ? again : [again];
       for (const [index, output] of repeated.filter((_, place) => tracked[place]).entries()) {
         const grad = grads[index];

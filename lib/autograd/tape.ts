@@ -9,6 +9,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Device, Kind } from '../device';
 import { DisposedError } from '../errors';
 import { kernels } from '../kernels';
+import { labelled } from '../label';
 import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 
@@ -171,7 +172,7 @@ export class Tape {
     return this.valueOf(tensor) !== undefined;
   }
 
-  /** Names the part of the model whose ops are being recorded, for {@link report}. */
+  /** Names the part of the model whose ops are being recorded, for {@link report} and for traces of backward. */
   get block(): string {
     return this.#block;
   }
@@ -248,7 +249,7 @@ export class Tape {
       try {
         for (let node = this.#nodes.pop(); node; node = this.#nodes.pop()) {
           try {
-            this.#differentiate(node);
+            labelled(node.block, () => this.#differentiate(node));
           } finally {
             for (const { tensor } of node.saved) tensor.dispose();
           }

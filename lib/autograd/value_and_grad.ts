@@ -1,4 +1,5 @@
 import { ArgumentError } from '../errors';
+import { labelled } from '../label';
 import { outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 import { type Retained, Tape } from './tape';
@@ -31,7 +32,7 @@ export function valueAndGrad<P extends Parameters>(
   const run = (): { value: Tensor; grads: GradientsOf<P> } => {
     const grads: [string, Tensor][] = [];
     try {
-      const value = scope(() => tape.run(body));
+      const value = scope(() => labelled('forward', () => tape.run(body)));
       if (!(value instanceof Tensor) || value.size !== 1) {
         throw new ArgumentError('valueAndGrad: the body must return a tensor of one number, the loss', {
           kernel: 'valueAndGrad',
@@ -41,7 +42,7 @@ export function valueAndGrad<P extends Parameters>(
       const one = Tensor.from(value.device, [1], [1], { kind: 'gradients' });
       tape.seed(value, one);
       one.dispose();
-      tape.backward();
+      labelled('backward', () => tape.backward());
       for (const [key, tensor] of entries) grads.push([key, tape.takeGradient(tensor)]);
       const result = Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads);
       return { value, grads: result as GradientsOf<P> };
@@ -61,14 +62,14 @@ export function noGrad<T>(body: () => T): T {
   return new Tape(null).run(body);
 }
 
-/** Names a part of the model in retained-bytes reports while `body` runs. */
+/** Names a part of the model in traces and in retained-bytes reports while `body` runs; in backward, too. */
 export function block<T>(name: string, body: () => T): T {
   const tape = Tape.current();
-  if (!tape) return body();
+  if (!tape) return labelled(name, body);
   const before = tape.block;
   tape.block = name;
   try {
-    return body();
+    return labelled(name, body);
   } finally {
     tape.block = before;
   }

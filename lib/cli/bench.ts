@@ -4,15 +4,17 @@ import type { Command } from 'commander';
 import * as bench from '../../bench';
 import { computeDtypes, vitPresets } from '../models';
 import { methodNames } from '../petl';
+import type { Trace } from '../trace';
 import { bytes, count, digits, metric, percent } from './format';
 import { listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
 import { jsonOption, type Layout, left, present, right, writeText } from './output';
 import { counted, signal } from './session';
+import { presentTraces, traceOption } from './trace';
 
 interface Json {
   json?: string;
 }
-type Flags<Options> = Json & Omit<Options, keyof bench.Control>;
+type Flags<Options> = Json & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
 
 export function addBenchCommands(program: Command): void {
   const group = program.command('bench').description('measure speed and memory on this machine');
@@ -21,6 +23,25 @@ export function addBenchCommands(program: Command): void {
   addTrain(group);
   addKernels(group);
   addUnits(group);
+}
+
+interface TraceFlag {
+  trace?: string;
+}
+
+/** Runs a bench as {@link run} does; with `--trace` it is recorded, too. */
+async function runTraced<Row extends object>(
+  name: string,
+  flags: Json & TraceFlag,
+  layout: Layout<Row>,
+  body: (control: bench.Control & bench.Tracing) => Promise<bench.Result<Row>>,
+): Promise<void> {
+  const { json, trace: file } = flags;
+  if (file === undefined) return run(name, { json }, layout, body);
+  const traces: Trace[] = [];
+  const onTrace = (trace: Trace): unknown => traces.push(trace);
+  await run(name, { json }, layout, (control) => body({ ...control, onTrace }));
+  await presentTraces(file, traces, json);
 }
 
 /** Runs a bench with live progress and prints what it returns: all of it, or what there was at Ctrl-C. Afterwards `also` has the rows. */
@@ -83,8 +104,9 @@ function addThroughput(group: Command): void {
   addMethods(command, ['full', 'dtl', 'dtlPlus']);
   addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
-    .action((flags: Flags<bench.ThroughputOptions>) =>
-      run('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
+    .option(...traceOption('one more pass of each row'))
+    .action((flags: Flags<bench.ThroughputOptions> & TraceFlag) =>
+      runTraced('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
     );
 }
 
@@ -145,8 +167,11 @@ function addTrain(group: Command): void {
   const command = addBench(group, 'train', 'training: seconds of real steps, and their memory');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
     .option('--steps <n>', 'timed steps of each row', wholeNumber(1), 5)
-    .action((flags: Flags<bench.TrainOptions>) =>
-      run('train', flags, { settings: setupColumns(), figures }, (control) => bench.train({ ...flags, ...control })),
+    .option(...traceOption('one more step of each row'))
+    .action((flags: Flags<bench.TrainOptions> & TraceFlag) =>
+      runTraced('train', flags, { settings: setupColumns(), figures }, (control) =>
+        bench.train({ ...flags, ...control }),
+      ),
     );
 }
 

@@ -46,7 +46,7 @@ export function present<Row extends object>(
   json: string | undefined,
 ): void {
   const report: Report = { benchmark, version, host, rows };
-  if (json !== '-') process.stdout.write(`${facts(host)}\n${text(layout, rows)}\n`);
+  if (json !== '-') process.stdout.write(`${facts(host)}\n${tableOf(layout, rows)}\n`);
   if (json !== undefined) written(json, () => writeReport(report, json));
 }
 
@@ -63,7 +63,8 @@ function written(file: string, write: () => void): void {
   }
 }
 
-function text<Row>({ settings = [], figures }: Layout<Row>, rows: readonly Row[]): string {
+/** The table under a line of what all rows share. */
+export function tableOf<Row>({ settings = [], figures }: Layout<Row>, rows: readonly Row[]): string {
   const isCommon = ({ value }: Column<Row>): boolean => new Set(rows.map(value)).size === 1;
   const common = settings.filter(isCommon).map(({ title, value }) => `${title} ${value(rows[0]!)}`);
   const columns = [...settings.filter((column) => !isCommon(column)), ...figures];

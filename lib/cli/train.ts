@@ -7,12 +7,14 @@ import { host } from '../../bench';
 import { ArgumentError } from '../errors';
 import { fileError } from '../io/atomic';
 import { type ModelOptions, methodNamed, methodNames } from '../petl';
+import type { Trace } from '../trace';
 import { type TrainProgress, train } from '../train';
 import { bytes, digits, percent } from './format';
 import { addBackboneOptions, type BackboneOptions, openImages, withBackbone } from './model_options';
 import { number, oneOf, setting, wholeNumber } from './options';
 import { jsonOption, present, right } from './output';
 import { signal, trained } from './session';
+import { presentTraces, traceOption } from './trace';
 
 interface Options extends BackboneOptions {
   data: string;
@@ -27,6 +29,7 @@ interface Options extends BackboneOptions {
   seed: number;
   out: string;
   resume?: boolean;
+  trace?: string;
   json?: string;
 }
 
@@ -63,6 +66,7 @@ export function addTrainCommand(program: Command): void {
     .option('--drop-path <rate>', 'stochastic depth at the last block', number(0, 1), 0)
     .option('--seed <n>', 'of initial values, order and drop path', wholeNumber(0), 0)
     .option('--resume', 'go on from the checkpoint in --out, if there is one')
+    .option(...traceOption('the third step of the run'))
     .option(...jsonOption)
     .action(run);
 }
@@ -85,6 +89,7 @@ async function run(options: Options): Promise<void> {
     } as ModelOptions);
 
     const rows: EpochRow[] = [];
+    const traces: Trace[] = [];
     const summary = await trained((progress) =>
       train(model, {
         train: images,
@@ -94,6 +99,7 @@ async function run(options: Options): Promise<void> {
           progress.update(state);
           if (state.step === state.steps) rows.push(rowOf(state));
         },
+        ...(options.trace === undefined ? {} : { onTrace: (trace: Trace) => traces.push(trace) }),
       }),
     );
     if (summary.stopped) {
@@ -105,6 +111,7 @@ async function run(options: Options): Promise<void> {
       process.stderr.write(`${adapter}: ${bytes(statSync(adapter).size)}\n`);
     }
     present('training', { host: host(model.device), rows }, { figures }, options.json);
+    if (options.trace !== undefined) await presentTraces(options.trace, traces, options.json);
   });
 }
 

@@ -1,4 +1,5 @@
 import { ArgumentError } from '../errors';
+import { labelled } from '../label';
 import { adamwUpdate_ } from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
@@ -85,22 +86,16 @@ export class AdamW {
         if (!grad) throw new ArgumentError(`adamW: no gradient for '${name}'`, { kernel: 'adamW', argument: name });
         return grad;
       });
-      adamwUpdate_(
-        {
-          parameters: group.map(({ tensor }) => tensor),
-          firstMoments: group.map(({ name }) => this.moments(name).first),
-          secondMoments: group.map(({ name }) => this.moments(name).second),
-          gradients,
-        },
-        {
-          lr: this.lr,
-          beta1: this.betas[0],
-          beta2: this.betas[1],
-          eps: this.eps,
-          weightDecay: decay ? this.weightDecay : 0,
-          step,
-        },
-      );
+      const tensors = {
+        parameters: group.map(({ tensor }) => tensor),
+        firstMoments: group.map(({ name }) => this.moments(name).first),
+        secondMoments: group.map(({ name }) => this.moments(name).second),
+        gradients,
+      };
+      const [beta1, beta2] = this.betas;
+      const { lr, eps } = this;
+      const weightDecay = decay ? this.weightDecay : 0;
+      labelled('update', () => adamwUpdate_(tensors, { lr, beta1, beta2, eps, weightDecay, step }));
     }
     this.steps = step;
   }

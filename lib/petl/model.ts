@@ -1,4 +1,4 @@
-import { type Retained, valueAndGrad } from '../autograd';
+import { block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError, ShapeError } from '../errors';
 import type { ForwardContext, Hooks, Retain, Vit } from '../models';
@@ -310,14 +310,16 @@ export class PetlModel {
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
     const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
-    // The norm works row by row: for CLS it is enough to normalise that row.
-    const feature =
-      pool === 'cls'
-        ? norm(ops.pool(z, { mode: 'first' }))
-        : pool === 'patch_mean_then_norm'
-          ? norm(mean(z))
-          : mean(norm(z));
-    return ops.linear(feature, this.#head.weight, this.#head.bias);
+    return named('head', () => {
+      // The norm works row by row: for CLS it is enough to normalise that row.
+      const feature =
+        pool === 'cls'
+          ? norm(ops.pool(z, { mode: 'first' }))
+          : pool === 'patch_mean_then_norm'
+            ? norm(mean(z))
+            : mean(norm(z));
+      return ops.linear(feature, this.#head.weight, this.#head.bias);
+    });
   }
 
   #tensor(name: string): Tensor {

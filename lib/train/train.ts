@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { type Augment, type Batch, batchCount, batches, type Dataset, type LoadedDataset } from '../data';
 import { adamW, cosineSchedule } from '../optim';
-import type { PetlModel } from '../petl';
+import type { PetlModel, StepResult } from '../petl';
+import { type Trace, traced } from '../trace';
 import { loadCheckpoint, type Progress, saveCheckpoint } from './checkpoint';
 import { evaluate } from './evaluate';
 
@@ -35,7 +36,12 @@ export interface TrainOptions {
   /** Stops after the step that is running; the state is saved. */
   signal?: AbortSignal;
   onProgress?(progress: TrainProgress): void;
+  /** Given: the third step of the run, or the last one of a shorter run, is recorded, see {@link Trace}. */
+  onTrace?(trace: Trace): void;
 }
+
+/** By then everything that lasts has been made, and all memory has been touched. */
+const tracedStep = 3;
 
 export interface TrainProgress {
   /** Counted from 1. */
@@ -113,6 +119,8 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       progress = await loadCheckpoint(options.checkpoint, model, optimizer, settings);
     }
     let last = { loss: Number.NaN, accuracy: Number.NaN };
+    const stepsLeft = (epochs - progress.epoch) * steps - progress.batch;
+    let untilTraced = options.onTrace ? Math.min(tracedStep, stepsLeft) : 0;
     while (progress.epoch < epochs && !stopped()) {
       const { epoch } = progress;
       optimizer.lr = schedule(epoch);
@@ -143,7 +151,10 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       };
       let start = performance.now();
       for await (const batch of loader as AsyncIterable<Batch>) {
-        const result = await model.step(batch, optimizer);
+        const step = (): Promise<StepResult> => model.step(batch, optimizer);
+        const label = `epoch ${epoch + 1} step ${progress.batch + 1}`;
+        const isTraced = untilTraced-- === 1;
+        const result = await (isTraced ? traced(model.device, label, step, options.onTrace!) : step());
         const now = performance.now();
         seconds += (now - start) / 1000;
         start = now;

@@ -141,6 +141,71 @@ test('memory: --svg draws what the table says', async () => {
   for (const peak of peaks) expect(svg).toContain(`<title>dtl, ${peak}</title>`);
 });
 
+interface TraceFile {
+  traceEvents: { name: string; ph: string; tid: number; args?: { name?: string } }[];
+  otherData: { label?: string; droppedCalls: number };
+}
+
+/** Names of the slices on a track of a trace. */
+function slices({ traceEvents }: TraceFile, track: string): string[] {
+  const { tid } = traceEvents.find(({ name, args }) => name === 'thread_name' && args!.name === track)!;
+  return traceEvents.filter((event) => event.ph === 'X' && event.tid === tid).map(({ name }) => name);
+}
+
+test('throughput: --trace writes a pass of each row, one after the other, and prints where the time went', async () => {
+  const file = join(folder.path, 'passes.json');
+  const args = ['--methods', 'full,dtl', '--batch', '1', '--dtype', 'f32', '--samples', '1', '--trace', file];
+  const { status, stdout, stderr } = await sidetune(['bench', 'throughput', ...tiny, ...args, '--no-progress']);
+  expect([status, stderr]).toEqual([0, '']);
+  const trace = JSON.parse(readFileSync(file, 'utf8')) as TraceFile;
+  const kernels = slices(trace, 'kernels');
+  expect(slices(trace, 'JavaScript')).toEqual(kernels);
+  expect(kernels.filter((name) => name === 'attentionForward')).toHaveLength(2 * 12);
+  const parts = slices(trace, 'model').filter((name) => !name.startsWith('block'));
+  expect(parts).toEqual(['full f32 batch 1', 'embed', 'head', 'dtl f32 batch 1', 'embed', 'head']);
+
+  expect(stdout).toMatch(/\| traced +\| kernel +\| calls \| +ms \| of the time \| GFLOP\/s \| +GB\/s \|/);
+  expect(stdout).toMatch(/\| dtl f32 batch 1 +\| attentionForward +\| +12 \|/);
+  const shares = [...stdout.matchAll(/^\| full f32 batch 1 +\| ([\w() ]+?) +\|.* ([\d.]+) % \|/gm)];
+  expect(shares.map(([, name]) => name).slice(-3)).toEqual(['(between kernels)', '(waiting for JavaScript)', 'all']);
+  const sum = shares.filter(([, name]) => name !== 'all').reduce((total, [, , share]) => total + Number(share), 0);
+  expect(sum).toBeGreaterThan(99);
+  expect(sum).toBeLessThan(101);
+});
+
+test('train: --trace writes a step; --json - keeps standard output to itself', async () => {
+  const file = join(folder.path, 'step.json');
+  const args = [
+    '--methods',
+    'linear',
+    '--batch',
+    '1',
+    '--dtype',
+    'f32',
+    '--steps',
+    '1',
+    '--trace',
+    file,
+    '--json',
+    '-',
+  ];
+  const { status, stdout } = await sidetune(['bench', 'train', ...tiny, ...args]);
+  expect(status).toBe(0);
+  expect(parseReport(stdout, 'train').rows).toMatchObject([{ runs: 1 }]);
+  const trace = JSON.parse(readFileSync(file, 'utf8')) as TraceFile;
+  expect(trace.otherData).toMatchObject({ label: 'linear f32 batch 1', droppedCalls: 0 });
+  expect(slices(trace, 'model')).toEqual(expect.arrayContaining(['forward', 'block 12', 'backward', 'update']));
+});
+
+test('--trace to where no file can be is an error after the table', async () => {
+  const file = join(folder.path, 'nowhere', 'trace.json');
+  const args = ['--methods', 'linear', '--batch', '1', '--dtype', 'f32', '--steps', '1', '--trace', file];
+  const { status, stdout, stderr } = await sidetune(['bench', 'train', ...tiny, ...args]);
+  expect(status).toBe(1);
+  expect(stdout).toContain('| s/step |');
+  expect(stderr).toMatch(/error: .*nowhere.* could not be written: no such folder/);
+});
+
 const quick: [name: string, args: string[]][] = [
   ['throughput', ['--methods', 'full', '--batch', '1', '--dtype', 'f32', '--samples', '1']],
   ['memory', ['--methods', 'linear', '--batch', '1']],

@@ -120,6 +120,31 @@ describe('a run', () => {
   });
 });
 
+test('--trace writes the third step of the run, or the last of a shorter one', async () => {
+  const labelOf = async (out: string, args: string[]): Promise<unknown> => {
+    const outcome = await train(out, [...args, '--trace', at(`${out}.json`)]);
+    expect(outcome.status).toBe(0);
+    expect(outcome.stdout).toMatch(/^traced epoch \d+ step \d+$/m);
+    expect(outcome.stdout).toMatch(/\| attentionBackward +\|/);
+    const { otherData, traceEvents } = JSON.parse(readFileSync(at(`${out}.json`), 'utf8'));
+    expect(
+      traceEvents.filter(({ name, ph }: { name: string; ph: string }) => name === 'adamwUpdate' && ph === 'X'),
+    ).toHaveLength(4);
+    return otherData.label;
+  };
+  expect(await labelOf('traced', ['--epochs', '1'])).toBe('epoch 1 step 3');
+  expect(await labelOf('short', ['--epochs', '1', '--batch', '6'])).toBe('epoch 1 step 2');
+});
+
+test('a run that is over already has nothing to trace', async () => {
+  const args = ['--epochs', '1', '--trace', at('over.json')];
+  await train('over', args);
+  const { status, stderr } = await train('over', [...args.slice(0, 3), at('none.json'), '--resume']);
+  expect(status).toBe(0);
+  expect(stderr).toMatch(/note: nothing was traced, '.*none\.json' is not written/);
+  expect(existsSync(at('none.json'))).toBe(false);
+});
+
 test('Ctrl-C saves and ends with 130; --resume gets where the run would have got', async () => {
   const losses = (text: string): unknown[] =>
     parseReport(text, 'training').rows.map(({ epoch, loss }) => [epoch, loss]);

@@ -398,7 +398,16 @@ describe('a planning device', () => {
 });
 
 describe('methods borrowed onto what is no device', () => {
-  const methods = ['synchronize', 'memory', 'resetPeak', 'info', 'close', 'checkGuards'] as const;
+  const methods = [
+    'synchronize',
+    'memory',
+    'resetPeak',
+    'info',
+    'close',
+    'checkGuards',
+    'startTrace',
+    'stopTrace',
+  ] as const;
   it.each(methods)('%s', async (method) => {
     for (const target of [{}, { handle: {} }, Object.create(Device.prototype), []]) {
       const error = await errorOf(() => (Device.prototype[method] as () => unknown).call(target));
