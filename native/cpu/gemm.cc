@@ -51,6 +51,8 @@ struct Parts {
   int64_t length(int64_t part) const { return std::min(size, count - part * size); }
 };
 
+constexpr int64_t kCachedPanelBytes = 768 << 10;
+
 Parts panels_of(int64_t n) { return Parts::fixed(n, kTileColumns); }
 
 // The team, each thread with buffers of at least these bytes and nothing staged.
@@ -68,7 +70,7 @@ std::vector<Worker>& prepare_team(Cpu& cpu, int64_t tile, int64_t scratchpad, in
 bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != left_dtype(dtype); }
 
 // The left side [count, k] (or [k, count]) of tiles in rows [row, row + count) of the product's m: where it is, or staged. A
-// thread mostly works along one row of tiles, so what it staged last is kept.
+// thread works along one row of tiles then, so what it staged last is kept.
 const void* left_side(Worker& worker, const Left& left, int64_t m, int64_t k, DType dtype, int64_t row, int64_t count) {
   if (!is_staged(left, dtype)) return offset(left.data, row * k, dtype);
   void* stage = worker.stage.data();
@@ -157,8 +159,12 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
       scratchpad = std::max<int64_t>(scratchpad, tiles[i][j]->scratchpad.get_size());
     }
   }
-  const int64_t stage = is_staged(left, dtype) ? rows.size * k * size_of(left_dtype(dtype)) : 0;
+  const bool staged = is_staged(left, dtype);
+  const int64_t stage = staged ? rows.size * k * size_of(left_dtype(dtype)) : 0;
   std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), scratchpad, stage);
+  // Down the rows of one panel after the other, where a panel stays in the cache of a core and rows need no staging: less traffic
+  // in the cache that cores share. Else along the panels.
+  const bool down = !staged && k > 0 && state.panel(k, columns.length(0), dtype)->bytes <= kCachedPanelBytes;
   // Made once, not tile by tile: a large part of what a call of oneDNN costs beside the product.
   std::vector<TileMemory> memories;
   for (size_t thread = 0; thread < workers.size() && k > 0; thread++) {
@@ -176,7 +182,8 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
   Failure failure;
   parallel_items(cpu, rows.parts * columns.parts, [&](int64_t item) {
     failure.guard([&] {
-      const int64_t i = item / columns.parts, j = item % columns.parts, row = rows.begin(i), count = rows.length(i);
+      const int64_t i = down ? item % rows.parts : item / columns.parts, j = down ? item / rows.parts : item % columns.parts;
+      const int64_t row = rows.begin(i), count = rows.length(i);
       const int thread = omp_get_thread_num();
       Worker& worker = workers[thread];
       void* numbers = worker.tile.data();
