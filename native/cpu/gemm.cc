@@ -52,6 +52,8 @@ struct Parts {
 };
 
 constexpr int64_t kCachedPanelBytes = 768 << 10;
+// Tiles of a panel that a thread takes at a time, those of an image's tokens: a panel that comes from memory comes to one core.
+constexpr int64_t kTilesDown = 4;
 
 Parts panels_of(int64_t n) { return Parts::fixed(n, kTileColumns); }
 
@@ -180,7 +182,7 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
   }
 
   Failure failure;
-  parallel_items(cpu, rows.parts * columns.parts, [&](int64_t item) {
+  const auto multiply_tile = [&](int64_t item) {
     failure.guard([&] {
       const int64_t i = down ? item % rows.parts : item / columns.parts, j = down ? item / rows.parts : item % columns.parts;
       const int64_t row = rows.begin(i), count = rows.length(i);
@@ -201,7 +203,8 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
       }
       finish(numbers, row, count, columns.begin(j), columns.length(j));
     });
-  });
+  };
+  parallel_items(cpu, rows.parts * columns.parts, multiply_tile, down ? std::min(rows.parts, kTilesDown) : 1);
   failure.rethrow();
 }
 

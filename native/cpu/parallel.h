@@ -21,14 +21,16 @@ void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& b
   for (int64_t share = 0; share < shares; share++) body(count * share / shares, count * (share + 1) / shares);
 }
 
-// Calls body(item) for each item; items are handed out one by one, for work that is large or uneven.
+// Calls body(item) for each item; items are handed out one by one, or `run` neighbours at a time, for work that is large or
+// uneven.
 template <class Body>
-void parallel_items(const Cpu& cpu, int64_t count, const Body& body) {
-  if (count <= 1 || cpu.team == 1) {
+void parallel_items(const Cpu& cpu, int64_t count, const Body& body, int64_t run = 1) {
+  const int threads = static_cast<int>(std::min<int64_t>(cpu.team, (count + run - 1) / run));
+  if (threads <= 1) {
     for (int64_t item = 0; item < count; item++) body(item);
     return;
   }
-#pragma omp parallel for num_threads(static_cast <int>(std::min <int64_t>(cpu.team, count))) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, run)
   for (int64_t item = 0; item < count; item++) body(item);
 }
 
