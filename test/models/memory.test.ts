@@ -141,6 +141,17 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     await using device = await Device.open('cpu');
     if (!device.info().bf16Gemm) widened = 0.26e9;
   });
+  it('falls in a straight line with M, one frozen set and the packings of one block for each', async () => {
+    const peaks = [];
+    for (let startBlock = 1; startBlock < depth; startBlock++)
+      peaks.push((await plan(dtl, 'bf16', { startBlock })).memory.peakBytes);
+    const steps = peaks.slice(1).map((peak, i) => peaks[i]! - peak);
+    expect(new Set(steps).size).toBe(1);
+    const statistics = 2 * 2 * rows * 4;
+    const frozenSet = 8 * T * 2 + statistics + B * H * N * 4;
+    const weights = widened ? 4 : 2;
+    expect(steps[0]).toBe(frozenSet + 12 * d * d * weights);
+  });
   it("at most 0.85 GB with retain 'activations'", async () => {
     const { memory } = await plan(dtl, 'bf16');
     expect(memory.peakBytes).toBeLessThanOrEqual(0.85e9 + widened);
