@@ -25,30 +25,26 @@ int64_t step_of(int64_t rows) {
   return ((rows + steps - 1) / steps + kTileRows - 1) / kTileRows * kTileRows;
 }
 
-// Rows [first, first + count) of a tensor as a matrix; of an absent one, an absent one.
+Tensor matrix(DType dtype, int64_t rows, int64_t columns, std::byte* data) {
+  Tensor result;
+  result.dtype = dtype, result.rank = 2, result.shape[0] = rows, result.shape[1] = columns, result.data = data;
+  return result;
+}
+
+// Rows [first, first + count) of a tensor; of an absent one, an absent one.
 Tensor rows_of(const Tensor& tensor, int64_t first, int64_t count) {
   if (!tensor) return {};
-  Tensor part;
-  part.dtype = tensor.dtype, part.rank = 2, part.shape[0] = count, part.shape[1] = tensor.dim(-1);
-  part.data = tensor.as<std::byte>() + first * tensor.dim(-1) * size_of(tensor.dtype);
-  return part;
+  const int64_t width = tensor.dim(-1);
+  return matrix(tensor.dtype, count, width, tensor.as<std::byte>() + first * width * size_of(tensor.dtype));
 }
 
-Tensor hidden_rows(const Tensor& like, int64_t count, int64_t width, std::byte* data) {
-  Tensor hidden;
-  hidden.dtype = like.dtype, hidden.rank = 2, hidden.shape[0] = count, hidden.shape[1] = width, hidden.data = data;
-  return hidden;
-}
-
-int64_t hidden_bytes(const Tensor& like, int64_t rows, int64_t width) {
-  return Workspace::aligned<std::byte>(std::min(rows, step_of(rows)) * width * size_of(like.dtype));
-}
-
+// The two layers' calls for rows [begin, begin + count), in the order in which they run; `hidden` lies between them.
 struct ForwardStep {
   LinearForward first, second;
 
+  static const Tensor& rows(const MlpForward& k) { return k.x; }
   ForwardStep(const MlpForward& k, int64_t begin, int64_t count, std::byte* data) {
-    const Tensor hidden = hidden_rows(k.x, count, k.weight1.dim(0), data);
+    const Tensor hidden = matrix(k.x.dtype, count, k.weight1.dim(0), data);
     first.x = rows_of(k.x, begin, count), first.weight = k.weight1, first.bias = k.bias1, first.out = hidden;
     first.pre_activation = rows_of(k.pre_activation, begin, count), first.activation = Activation::gelu;
     second.x = hidden, second.weight = k.weight2, second.bias = k.bias2, second.residual = rows_of(k.residual, begin, count);
@@ -57,47 +53,47 @@ struct ForwardStep {
 };
 
 struct BackwardStep {
-  LinearBackward second, first;
+  LinearBackward first, second;
 
+  static const Tensor& rows(const MlpBackward& k) { return k.grad_out; }
   BackwardStep(const MlpBackward& k, int64_t begin, int64_t count, std::byte* data) {
-    const Tensor hidden = hidden_rows(k.grad_out, count, k.weight1.dim(0), data);
-    second.grad_out = rows_of(k.grad_out, begin, count), second.weight = k.weight2, second.grad_x = hidden;
-    second.x_pre_activation = rows_of(k.pre_activation, begin, count);
-    first.grad_out = hidden, first.weight = k.weight1, first.grad_x = rows_of(k.grad_x, begin, count);
+    const Tensor hidden = matrix(k.grad_out.dtype, count, k.weight1.dim(0), data);
+    first.grad_out = rows_of(k.grad_out, begin, count), first.weight = k.weight2, first.grad_x = hidden;
+    first.x_pre_activation = rows_of(k.pre_activation, begin, count);
+    second.grad_out = hidden, second.weight = k.weight1, second.grad_x = rows_of(k.grad_x, begin, count);
   }
 };
 
+int64_t hidden_bytes(const Tensor& rows, const Tensor& weight1) {
+  const int64_t count = std::min(rows.rows(), step_of(rows.rows()));
+  return Workspace::aligned<std::byte>(count * weight1.dim(0) * size_of(rows.dtype));
+}
+
+template <class Step, class Arguments>
+void run_steps(Cpu& cpu, const Arguments& k, Workspace scratch) {
+  const int64_t rows = Step::rows(k).rows(), size = step_of(rows);
+  auto* hidden = scratch.take<std::byte>(hidden_bytes(Step::rows(k), k.weight1));
+  for (int64_t begin = 0; begin < rows; begin += size) {
+    const Step step(k, begin, std::min(size, rows - begin), hidden);
+    run(cpu, step.first, scratch);
+    run(cpu, step.second, scratch);
+  }
+}
+
+template <class Step, class Arguments>
+int64_t steps_workspace(Cpu& cpu, const Arguments& k) {
+  const int64_t rows = Step::rows(k).rows();
+  const Step step(k, 0, std::min(rows, step_of(rows)), nullptr);
+  return hidden_bytes(Step::rows(k), k.weight1) + std::max(workspace(cpu, step.first), workspace(cpu, step.second));
+}
+
 }  // namespace
 
-void run(Cpu& cpu, const MlpForward& k, Workspace scratch) {
-  const int64_t rows = k.x.rows(), step = step_of(rows);
-  auto* hidden = scratch.take<std::byte>(hidden_bytes(k.x, rows, k.weight1.dim(0)));
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const ForwardStep layers(k, begin, std::min(step, rows - begin), hidden);
-    run(cpu, layers.first, scratch);
-    run(cpu, layers.second, scratch);
-  }
-}
-int64_t workspace(Cpu& cpu, const MlpForward& k) {
-  const int64_t rows = k.x.rows();
-  const ForwardStep layers(k, 0, std::min(rows, step_of(rows)), nullptr);
-  return hidden_bytes(k.x, rows, k.weight1.dim(0)) + std::max(workspace(cpu, layers.first), workspace(cpu, layers.second));
-}
+void run(Cpu& cpu, const MlpForward& k, Workspace scratch) { run_steps<ForwardStep>(cpu, k, scratch); }
+void run(Cpu& cpu, const MlpBackward& k, Workspace scratch) { run_steps<BackwardStep>(cpu, k, scratch); }
 
-void run(Cpu& cpu, const MlpBackward& k, Workspace scratch) {
-  const int64_t rows = k.grad_out.rows(), step = step_of(rows);
-  auto* hidden = scratch.take<std::byte>(hidden_bytes(k.grad_out, rows, k.weight1.dim(0)));
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const BackwardStep layers(k, begin, std::min(step, rows - begin), hidden);
-    run(cpu, layers.second, scratch);
-    run(cpu, layers.first, scratch);
-  }
-}
-int64_t workspace(Cpu& cpu, const MlpBackward& k) {
-  const int64_t rows = k.grad_out.rows();
-  const BackwardStep layers(k, 0, std::min(rows, step_of(rows)), nullptr);
-  return hidden_bytes(k.grad_out, rows, k.weight1.dim(0)) + std::max(workspace(cpu, layers.second), workspace(cpu, layers.first));
-}
+int64_t workspace(Cpu& cpu, const MlpForward& k) { return steps_workspace<ForwardStep>(cpu, k); }
+int64_t workspace(Cpu& cpu, const MlpBackward& k) { return steps_workspace<BackwardStep>(cpu, k); }
 
 SIDETUNE_CPU_KERNEL(MlpForward)
 SIDETUNE_CPU_KERNEL(MlpBackward)
