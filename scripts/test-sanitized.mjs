@@ -32,7 +32,16 @@ run(process.execPath, [join(root, 'scripts/build-native.mjs'), '--sanitize'], pr
 const wanted = process.argv.slice(2);
 const paths = wanted.some((argument) => !argument.startsWith('-'))
   ? []
-  : ['test/ops', 'test/lifecycle', 'test/native', 'test/models', 'test/petl', 'test/optim', 'test/trace.test.ts'];
+  : [
+      'test/ops',
+      'test/lifecycle',
+      'test/native',
+      'test/models',
+      'test/int8',
+      'test/petl',
+      'test/optim',
+      'test/trace.test.ts',
+    ];
 run(
   process.execPath,
   [vitest, 'run', '--project=all', '--testTimeout=900000', '--hookTimeout=120000', ...paths, ...wanted],
