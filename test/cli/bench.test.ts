@@ -27,7 +27,15 @@ test('throughput: a table under a line of machine facts, JSON in a file, progres
 
   const { rows } = parseReport(readFileSync(file, 'utf8'), 'throughput');
   const spread = { min: expect.any(Number), median: expect.any(Number), max: expect.any(Number) };
-  const common = { model: tiny[1], batch: 1, dtype: 'f32', device: 'cpu', imagesPerSecond: spread, runs: 2 };
+  const common = {
+    model: tiny[1],
+    batch: 1,
+    dtype: 'f32',
+    device: 'cpu',
+    imagesPerSecond: spread,
+    cosineToF32: null,
+    runs: 2,
+  };
   expect(rows).toEqual([
     { ...common, method: 'full', relativeToFull: 1 },
     { ...common, method: 'dtl', relativeToFull: expect.any(Number) },

@@ -142,7 +142,7 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     if (!device.info().bf16Gemm) widened = 0.26e9;
   });
   it('falls in a straight line with M, one frozen set and the packings of one block for each', async () => {
-    const peaks = [];
+    const peaks: number[] = [];
     for (let startBlock = 1; startBlock < depth; startBlock++)
       peaks.push((await plan(dtl, 'bf16', { startBlock })).memory.peakBytes);
     const steps = peaks.slice(1).map((peak, i) => peaks[i]! - peak);
@@ -161,7 +161,7 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     expect(memory.peakBytes).toBeLessThanOrEqual(0.5e9 + widened);
   });
   it('methods in the order of the paper', async () => {
-    const peaks = [];
+    const peaks: number[] = [];
     for (const method of [linear, dtl, dtlPlus, dtlPlusStar, full] as Method<object>[])
       peaks.push((await plan(method, 'bf16')).memory.peakBytes);
     expect(peaks).toEqual([...peaks].sort((a, b) => a - b));
