@@ -101,8 +101,8 @@ export async function peers(options: PeersOptions): Promise<Result<PeersRow>> {
     : options.methods.flatMap((method) => forTorch.map((dtype) => ({ method, dtype })));
   // Each contender is opened, warmed up and sampled.
   const contenders = batches.length === 0 ? 0 : options.dtype.length + 1 + forTorch.length;
-  const total =
-    contenders * (1 + batches.length * (1 + options.samples)) + 2 * trainings.length * (1 + 1 + options.steps);
+  const trained = trainings.reduce((sum, one) => sum + (withInt8(options.dtype, one) ? 3 : 2), 0);
+  const total = contenders * (1 + batches.length * (1 + options.samples)) + trained * (1 + 1 + options.steps);
   let done = 0;
   const folder = mkdtempSync(join(tmpdir(), 'sidetune-peers-'));
   try {
@@ -166,25 +166,48 @@ async function inference(run: Run, device: Device, forTorch: readonly Compute[])
 }
 
 async function training(run: Run, method: string, dtype: Compute): Promise<PeersRow[]> {
+  if (run.signal?.aborted) return [];
+  // A device for each of our contenders: its peak is of one model.
+  const devices: Device[] = [];
+  try {
+    return await trainOn(run, method, dtype, async () => {
+      devices.push(await Device.open('cpu'));
+      return devices.at(-1)!;
+    });
+  } finally {
+    for (const device of devices) await device.close();
+  }
+}
+
+/** Our int8 takes part beside bf16, where the method leaves the backbone as it is. */
+function withInt8(dtypes: readonly Compute[], { method, dtype }: { method: string; dtype: Compute }): boolean {
+  return dtype === 'bf16' && method !== 'full' && dtypes.includes('int8');
+}
+
+async function trainOn(
+  run: Run,
+  method: string,
+  dtype: Compute,
+  openDevice: () => Promise<Device>,
+): Promise<PeersRow[]> {
   const { model, config, threads, trainBatch: batch, steps, signal, before } = run;
-  if (signal?.aborted) return [];
   const data = trainingBatches()(batch, config.imageSize);
-  // A device for each: the peaks are of one model.
   const open = async (one: Compute): Promise<SidetuneTraining> => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const contender = new SidetuneTraining(adapt(method, models.vit(device, model, { dtype: one })), one, data);
     wakeSideLayers(contender.model);
     return contender;
   };
   const ours = await open(dtype);
-  const withInt8 = dtype === 'bf16' && method !== 'full' && run.dtype.includes('int8');
   const openTorch = async (): Promise<Contender> => {
     const files = await writeFiles(run, await weightsOf(ours.model), data);
     return await Torch.open(run.python!, trainingSetup(ours, threads, files));
   };
   const openers: Opener[] = [
     { software: 'sidetune', dtype, open: async () => ours },
-    ...(withInt8 ? [{ software: 'sidetune', dtype: 'int8' as const, open: () => open('int8') }] : []),
+    ...(withInt8(run.dtype, { method, dtype })
+      ? [{ software: 'sidetune', dtype: 'int8' as const, open: () => open('int8') }]
+      : []),
     { software: 'torch', dtype, open: openTorch },
   ];
   return await withContenders(run, openers, async (contenders) => {

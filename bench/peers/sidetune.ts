@@ -1,4 +1,4 @@
-/** Ourselves as a contender; in training the model's device is the contender's own, too. */
+/** Ourselves as a contender. */
 
 import { version } from '../../lib/cli/output';
 import { type AdamW, adamW } from '../../lib/optim';
@@ -69,6 +69,5 @@ export class SidetuneTraining extends Sidetune {
   override async close(): Promise<void> {
     this.optimizer.dispose();
     await super.close();
-    await this.model.device.close();
   }
 }
