@@ -218,6 +218,17 @@ export function besideRoof(timing: KernelTiming, roof: Roof): KernelRow {
   };
 }
 
+/** Of two vectors: 1 when they point the same way. */
+export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let [ab, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    ab += a[i]! * b[i]!;
+    aa += a[i]! ** 2;
+    bb += b[i]! ** 2;
+  }
+  return ab / Math.sqrt(aa * bb);
+}
+
 /** The machine and software that a result belongs to. */
 export function host(device: Device): Record<string, unknown> {
   const info = device.info();

@@ -7,7 +7,7 @@ import type { PetlModel } from '../lib/petl';
 import { Tensor } from '../lib/tensor';
 import { traced } from '../lib/trace';
 import type { Control, Result, Tracing } from './control';
-import { type Compute, host, type Summary, summarize } from './harness';
+import { type Compute, cosine, host, type Summary, summarize } from './harness';
 import { adapt, pixels } from './setup';
 
 export interface ThroughputOptions extends Control, Tracing {
@@ -133,12 +133,6 @@ async function logitsInF32(
     model.dispose();
   }
   return logits;
-}
-
-/** Of two vectors: 1 when they point the same way. */
-export function cosine(a: readonly number[], b: readonly number[]): number {
-  const dot = (x: readonly number[], y: readonly number[]): number => x.reduce((sum, v, i) => sum + v * y[i]!, 0);
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
 function rowsOf(

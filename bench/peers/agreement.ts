@@ -1,6 +1,7 @@
 /** Right before fast: contenders that do not compute the same thing are not timed. */
 
 import { DeviceError } from '../../lib/errors';
+import { cosine as cosineOf } from '../harness';
 import { type Contender, nameOf } from './contender';
 
 /** How far a contender's numbers are from those of the first f32 one (of the first one, in training). */
@@ -28,8 +29,11 @@ export function compareLogits(
   const largest = Math.max(...Array.from(reference, Math.abs));
   const difference = largestOf(reference, (value, i) => Math.abs(logits[i]! - value) / largest);
   const classes = reference.length / batch;
-  const images = Array.from({ length: batch }, (_, image) => [image * classes, (image + 1) * classes] as const);
-  const cosine = Math.min(...images.map(([from, to]) => cosineOf(logits, reference, from, to)));
+  const ofImage = (all: ArrayLike<number>, image: number): number[] =>
+    Array.from({ length: classes }, (_, i) => all[image * classes + i]!);
+  const cosine = Math.min(
+    ...Array.from({ length: batch }, (_, image) => cosineOf(ofImage(logits, image), ofImage(reference, image))),
+  );
   const [what, got, agrees, expected] =
     contender.dtype === 'f32'
       ? ['a largest difference', difference, difference <= logitTolerance, `at most ${logitTolerance}`]
@@ -59,16 +63,6 @@ export function compareLosses(
 /** NaN where one of the numbers is. */
 function largestOf(values: ArrayLike<number>, of: (value: number, index: number) => number): number {
   return Math.max(...Array.from(values, of));
-}
-
-function cosineOf(a: ArrayLike<number>, b: ArrayLike<number>, from: number, to: number): number {
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = from; i < to; i++) {
-    ab += a[i]! * b[i]!;
-    aa += a[i]! ** 2;
-    bb += b[i]! ** 2;
-  }
-  return ab / Math.sqrt(aa * bb);
 }
 
 function refuse(

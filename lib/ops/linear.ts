@@ -32,7 +32,7 @@ export function linear(
   const plain = packed ? undefined : (weight as Tensor);
   const inputs = { x, weight: plain, bias, residual };
   const needed = needs(inputs);
-  const frozen = needed && packed?.dtype === 'i8' ? packed.widened(x.dtype) : packed;
+  const frozen = needed ? packed?.differentiable(x.dtype) : packed;
   const { out, preActivation } = kernels.linearForward(
     { x, weight: frozen?.forward ?? plain!, bias, residual, activation },
     { save: needed !== null, wanted: { preActivation: activation !== 'none' } },
@@ -62,7 +62,7 @@ export function linear(
 /** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
 export class PackedWeight {
   #backward: Tensor | undefined;
-  #widened: PackedWeight | undefined;
+  readonly #widened = new Map<DType, PackedWeight>();
 
   /** @internal */
   constructor(
@@ -92,20 +92,20 @@ export class PackedWeight {
     return repack(this.forward, this.dtype, 'workspace', 'packed_transposed');
   }
 
-  /** What an i8 weight is where a gradient flows: the same numbers in another dtype; made when first asked for, and kept. */
-  widened(dtype: DType): PackedWeight {
-    if (this.#widened && this.#widened.dtype !== dtype) {
-      this.#widened.dispose();
-      this.#widened = undefined;
-    }
-    this.#widened ??= new PackedWeight(outsideScopes(() => repack(this.forward, dtype, 'weights', 'packed')));
-    return this.#widened;
+  /** @internal The weight where a gradient flows: of an i8 one the same numbers in the tokens' dtype, made when first asked for, and kept. */
+  differentiable(dtype: DType): PackedWeight {
+    if (this.dtype !== 'i8') return this;
+    const made =
+      this.#widened.get(dtype) ??
+      new PackedWeight(outsideScopes(() => repack(this.forward, dtype, 'weights', 'packed')));
+    this.#widened.set(dtype, made);
+    return made;
   }
 
   dispose(): void {
     this.forward.dispose();
     this.#backward?.dispose();
-    this.#widened?.dispose();
+    for (const weight of this.#widened.values()) weight.dispose();
   }
 
   [Symbol.dispose](): void {

@@ -28,9 +28,8 @@ export interface MlpWeights {
 export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, residual?: Tensor): Tensor {
   const inputs = { x, residual };
   const needed = needs(inputs);
-  const [first, second] = [weight1, weight2].map((weight) =>
-    needed && weight.dtype === 'i8' ? weight.widened(x.dtype) : weight,
-  ) as [PackedWeight, PackedWeight];
+  const first = needed ? weight1.differentiable(x.dtype) : weight1;
+  const second = needed ? weight2.differentiable(x.dtype) : weight2;
   const { out, preActivation } = kernels.mlpForward(
     { x, weight1: first.forward, bias1, weight2: second.forward, bias2, residual },
     { save: needed?.x ?? false },

@@ -1,7 +1,7 @@
 // How a frozen weight W [O, I] and rows of x are kept in 8 bits, and what their products mean.
 //   W[o, i] ≈ scale[o] · w[o, i]                w from −127 to 127, scale[o] = max_i |W[o, i]| / 127
-//   x[n, i] ≈ step[n] · (q[n, i] − zero[n])     q from 0 to 255 (int8_levels()), the step and zero of each row span its numbers
-//   and 0 (x Wᵀ)[n, o] ≈ step[n] · scale[o] · (Σ_i q w − zero[n] · sum[o])     sum[o] = Σ_i w[o, i]
+//   x[n, i] ≈ step[n] · (q[n, i] − zero[n])     q from 0 to 255 (int8_levels()); a row's range reaches to 0
+//   (x Wᵀ)[n, o] ≈ step[n] · scale[o] · (Σ_i q w − zero[n] · sum[o])     sum[o] = Σ_i w[o, i]
 // Sums are exact: 32 bits hold them up to I = 65,536. A row of x, or of W, with a number that is not finite gives NaN.
 #pragma once
 

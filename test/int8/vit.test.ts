@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { cosine } from '../../bench/throughput';
+import { cosine } from '../../bench/harness';
 import { adaptation } from '../../examples/emoji/dataset';
 import { normalizeImages, readImage } from '../../lib/data';
 import { Device } from '../../lib/device';
