@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { Device } from '../../lib/device';
+import { type CpuInfo, Device } from '../../lib/device';
 import { openSafetensors } from '../../lib/io/safetensors';
 import { load } from '../../lib/models';
 import { adamW } from '../../lib/optim';
@@ -15,7 +15,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 it('kernels and GEMM library keep to the instruction set that the run is held to', async () => {
   await using device = await Device.open('cpu');
-  const { simd, gemm } = device.info();
+  const { simd, gemm } = device.info() as CpuInfo;
   const { SIDETUNE_SIMD: heldTo = simd, ONEDNN_MAX_CPU_ISA: isa = 'any' } = process.env;
   expect(simd.toLowerCase()).toBe(heldTo.toLowerCase());
   const beyond = { any: /^$/, AVX2: /avx512|amx/, SSE41: /avx|amx/ }[isa];
