@@ -32,6 +32,15 @@ export default defineConfig({
           env: { SIDETUNE_SIMD: simd, ONEDNN_MAX_CPU_ISA: isa, DNNL_MAX_CPU_ISA: isa },
         },
       })),
+      // The CUDA sources under emulation (test/cuda-emulation): every kernel, and all that is built on them.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-emulated',
+          include: ['test/ops/*.test.ts', 'test/models/*.test.ts', 'test/petl/*.test.ts', 'test/train/*.test.ts'],
+          env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
+        },
+      },
     ],
   },
 });
