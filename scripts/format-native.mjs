@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-const FOLDERS = ['native', 'binding', 'test/native'];
-const SOURCE = /\.(h|cc)$/;
+const FOLDERS = ['native', 'binding', 'test/native', 'test/cuda-emulation'];
+const SOURCE = /\.(h|cc|cu|cuh)$/;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
