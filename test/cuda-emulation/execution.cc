@@ -1,0 +1,329 @@
+#include "execution.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#include "errors.h"
+#include "execution_state.h"
+
+__thread uint3 threadIdx __attribute__((tls_model("initial-exec")));
+__thread uint3 blockIdx __attribute__((tls_model("initial-exec")));
+__thread dim3 blockDim __attribute__((tls_model("initial-exec")));
+__thread dim3 gridDim __attribute__((tls_model("initial-exec")));
+__shared__ __align__(128) unsigned char sidetune_shared[sidetune::emulation::kMostSharedBytes + sidetune::emulation::kSharedRoom];
+
+namespace sidetune::emulation {
+
+__thread Execution* running __attribute__((tls_model("initial-exec"))) = nullptr;
+
+namespace {
+
+thread_local std::unique_ptr<Execution> execution_of_thread;
+
+std::string text_of(const uint3& index) {
+  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
+}
+std::string text_of(Place place) { return std::string(place.file) + ":" + std::to_string(place.line); }
+
+}  // namespace
+
+Execution::Execution() : stacks_(kMostThreads), fibers_(kMostThreads) {}
+
+void Execution::run(const Launch& launch) {
+  const Configuration configuration = emulation::configuration();
+  launch_ = &launch;
+  order_ = configuration.order;
+  random_.seed(configuration.seed);
+  failed_ = false;
+  copied_from = {};
+  gridDim = launch.grid;
+  blockDim = launch.block;
+  const int64_t blocks = static_cast<int64_t>(launch.grid.x) * launch.grid.y * launch.grid.z;
+  thread_count_ = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
+  threads_.resize(static_cast<size_t>(thread_count_));
+  warps_.resize(static_cast<size_t>((thread_count_ + 31) / 32));
+  index_of_place_.resize(static_cast<size_t>(thread_count_));
+  running = this;
+  std::vector<uint32_t> shuffled;
+  if (order_ == Order::shuffled) {
+    shuffled.resize(static_cast<size_t>(blocks));
+    std::iota(shuffled.begin(), shuffled.end(), 0u);
+    std::shuffle(shuffled.begin(), shuffled.end(), random_);
+  }
+  for (int64_t place = 0; place < blocks && !failed_; place++) {
+    const int64_t block = order_ == Order::shuffled     ? shuffled[static_cast<size_t>(place)]
+                          : order_ == Order::descending ? blocks - 1 - place
+                                                        : place;
+    run_block(block);
+  }
+  running = nullptr;
+}
+
+void Execution::run_block(int64_t block) {
+  blockIdx =
+      uint3(static_cast<unsigned>(block % launch_->grid.x), static_cast<unsigned>(block / launch_->grid.x % launch_->grid.y),
+            static_cast<unsigned>(block / launch_->grid.x / launch_->grid.y));
+  std::memset(sidetune_shared, 0xff, launch_->shared_bytes);
+  for (int index = 0; index < thread_count_; index++) threads_[index] = {};
+  for (Warp& warp : warps_) warp.exited = 0, warp.meetings.clear();
+  copies_.clear();
+  permute(index_of_place_);
+  free_fibers_.clear();
+  for (int fiber = kMostThreads - 1; fiber >= 0; fiber--) free_fibers_.push_back(fiber);
+  ready_.clear();
+  unstarted_ = 0;
+  exited_ = 0;
+  at_barrier_ = 0;
+  barrier_sum_ = 0;
+  start_fiber(main_);
+}
+
+// Fills `order` with the order in which threads get their turn.
+void Execution::permute(std::vector<int>& order) {
+  std::iota(order.begin(), order.end(), 0);
+  if (order_ == Order::descending) std::reverse(order.begin(), order.end());
+  if (order_ == Order::shuffled) std::shuffle(order.begin(), order.end(), random_);
+}
+
+void Execution::start_fiber(Fiber& from) {
+  fiber_ = free_fibers_.back();
+  free_fibers_.pop_back();
+  fibers_[fiber_].begin(stacks_.begin(fiber_), stacks_.bytes(fiber_), [] { running->run_threads(); });
+  from.switch_to(fibers_[fiber_]);
+}
+
+// A fiber's life: threads that end without waiting leave it to the next one.
+void Execution::run_threads() {
+  while (unstarted_ < thread_count_) {
+    thread_ = index_of_place_[unstarted_++];
+    threads_[thread_].fiber = fiber_;
+    set_thread_index();
+    launch_->call->run();
+    end_thread();
+    if (!ready_.empty()) break;
+  }
+  free_fibers_.push_back(fiber_);
+  Fiber& own = fibers_[fiber_];
+  if (!ready_.empty()) {
+    resume_next(own);
+  } else if (exited_ == thread_count_) {
+    own.switch_to(main_);
+  } else {
+    fail_deadlock();
+  }
+  __builtin_unreachable();
+}
+
+void Execution::set_thread_index() {
+  const unsigned index = static_cast<unsigned>(thread_), x = launch_->block.x, y = launch_->block.y;
+  threadIdx.x = index % x, threadIdx.y = index / x % y, threadIdx.z = index / x / y;
+}
+
+void Execution::end_thread() {
+  Thread& thread = threads_[thread_];
+  thread.wait = Wait::ended;
+  exited_++;
+  Warp& warp = warps_[thread_ / 32];
+  warp.exited |= 1u << (thread_ % 32);
+  if (at_barrier_ > 0) fail("ends while other threads of its block wait at " + text_of(barrier_place_) + " (__syncthreads)");
+  for (const Meeting& meeting : warp.meetings) {
+    if (meeting.mask & (1u << (thread_ % 32)))
+      fail("ends while other lanes of its warp wait for it at " + text_of(meeting.place) + " (" + meeting.name + ")");
+  }
+}
+
+void Execution::resume_next(Fiber& from) {
+  thread_ = ready_.front();
+  ready_.pop_front();
+  fiber_ = threads_[thread_].fiber;
+  threads_[thread_].wait = Wait::none;
+  set_thread_index();
+  if (&fibers_[fiber_] != &from) from.switch_to(fibers_[fiber_]);
+}
+
+// The thread that runs has said what it waits for. Comes back when it has been made ready.
+void Execution::wait() {
+  const int own = thread_;
+  Fiber& fiber = fibers_[fiber_];
+  if (!ready_.empty()) {
+    resume_next(fiber);
+  } else if (unstarted_ < thread_count_) {
+    start_fiber(fiber);
+  } else {
+    fail_deadlock();
+  }
+  if (thread_ != own) fail("internal: a fiber went on as another thread");
+}
+
+int Execution::block_barrier(Barrier kind, int predicate, Place place) {
+  if (exited_ > 0)
+    fail("waits at a barrier that " + std::to_string(exited_) + " threads of its block never reach: they have ended", place);
+  if (at_barrier_ == 0) {
+    barrier_place_ = place;
+    barrier_kind_ = kind;
+    barrier_sum_ = 0;
+  } else if (place.line != barrier_place_.line || std::strcmp(place.file, barrier_place_.file) != 0) {
+    fail("waits at one barrier while other threads of its block wait at another, " + text_of(barrier_place_), place);
+  } else if (kind != barrier_kind_) {
+    fail("waits at another kind of barrier than other threads of its block", place);
+  }
+  barrier_sum_ += predicate != 0;
+  Thread& thread = threads_[thread_];
+  thread.place = place;
+  if (++at_barrier_ < thread_count_) {
+    thread.wait = Wait::barrier;
+    wait();
+  } else {
+    at_barrier_ = 0;
+    barrier_result_ = kind == Barrier::count  ? barrier_sum_
+                      : kind == Barrier::both ? barrier_sum_ == thread_count_
+                                              : barrier_sum_ > 0;
+    wake_block();
+  }
+  return barrier_result_;
+}
+
+// Everybody takes a turn anew, in the launch's order; the thread that came last waits for its own, too.
+void Execution::wake_block() {
+  permute(index_of_place_);
+  for (int thread : index_of_place_) ready_.push_back(thread);
+  wait();
+}
+
+void Execution::warp_meeting(const char* name, unsigned mask, void* brought, Complete complete, Place place) {
+  const int lane = thread_ % 32, first = thread_ - lane, lanes = std::min(32, thread_count_ - first);
+  const unsigned existing = lanes == 32 ? ~0u : (1u << lanes) - 1;
+  Warp& warp = warps_[thread_ / 32];
+  if (!(mask & (1u << lane)))
+    fail(std::string(name) + ": its lane " + std::to_string(lane) + " is not in the mask it gives", place);
+  mask &= existing;
+  if (mask & warp.exited) fail(std::string(name) + " waits for lanes that have ended", place);
+  Meeting* meeting = nullptr;
+  for (Meeting& other : warp.meetings) {
+    if (other.mask == mask) {
+      meeting = &other;
+    } else if (other.mask & mask) {
+      fail(std::string(name) + " names other lanes than the lanes that wait at " + text_of(other.place) + " (" + other.name + ")",
+           place);
+    }
+  }
+  if (!meeting) {
+    warp.meetings.push_back({mask, 0, name, place, {}});
+    meeting = &warp.meetings.back();
+  } else if (place.line != meeting->place.line || std::strcmp(place.file, meeting->place.file) != 0 ||
+             std::strcmp(name, meeting->name) != 0) {
+    fail(std::string(name) + " meets lanes of its warp that wait elsewhere, at " + text_of(meeting->place) + " (" +
+             meeting->name + ")",
+         place);
+  }
+  meeting->arrived |= 1u << lane;
+  meeting->brought[lane] = brought;
+  threads_[thread_].place = place;
+  if (meeting->arrived != mask) {
+    threads_[thread_].wait = Wait::warp;
+    threads_[thread_].name = name;
+    wait();
+    return;
+  }
+  const std::array<void*, 32> everything = meeting->brought;
+  *meeting = warp.meetings.back();
+  warp.meetings.pop_back();
+  if (complete) complete(mask, everything.data());
+  // Lanes take turns anew, in the launch's order.
+  std::array<int, 32> order;
+  int count = 0;
+  for (int other = 0; other < 32; other++)
+    if (mask & (1u << other)) order[count++] = first + other;
+  if (count == 1) return;
+  if (order_ == Order::descending) std::reverse(order.begin(), order.begin() + count);
+  if (order_ == Order::shuffled) std::shuffle(order.begin(), order.begin() + count, random_);
+  for (int i = 0; i < count; i++) ready_.push_back(order[i]);
+  wait();
+}
+
+void Execution::fail_deadlock() {
+  const auto waits = [](const Thread& thread) { return thread.wait == Wait::barrier || thread.wait == Wait::warp; };
+  thread_ = 0;
+  while (!waits(threads_[thread_])) thread_++;
+  set_thread_index();
+  const Thread& first = threads_[thread_];
+  std::string others;
+  for (const Thread& thread : threads_) {
+    if (!waits(thread) || (thread.wait == first.wait && thread.place.line == first.place.line)) continue;
+    others = ", and another thread at " + text_of(thread.place);
+    break;
+  }
+  fail(std::string("waits for ever in ") + (first.wait == Wait::barrier ? "__syncthreads" : first.name) + others, first.place);
+}
+
+Copies& Execution::copies_of_thread() {
+  copies_.resize(static_cast<size_t>(thread_count_));
+  return copies_[thread_];
+}
+
+std::string Execution::who() const {
+  return "kernel " + kernel_name(launch_->call->kernel) + ", block " + text_of(blockIdx) + ", thread " + text_of(threadIdx);
+}
+
+void Execution::fail(const std::string& what) { abandon(who() + ": " + what); }
+void Execution::fail(const std::string& what, Place place) { abandon(who() + ", " + text_of(place) + ": " + what); }
+
+// Nobody comes back to the fibers of this grid.
+void Execution::abandon(const std::string& text) {
+  report(text);
+  failed_ = true;
+  fibers_[fiber_].switch_to(main_);
+  __builtin_unreachable();
+}
+
+void run_grid(const Launch& launch) {
+  if (!execution_of_thread) execution_of_thread = std::make_unique<Execution>();
+  execution_of_thread->run(launch);
+}
+
+Execution& execution() {
+  if (running) return *running;
+  report("device code was called outside of a kernel");
+  throw std::logic_error("device code was called outside of a kernel");
+}
+
+void fail_kernel(const std::string& what) { execution().fail(what); }
+void fail_kernel(const std::string& what, Place place) { execution().fail(what, place); }
+bool is_in_kernel() { return running != nullptr; }
+size_t shared_bytes_of_launch() { return execution().launch().shared_bytes; }
+
+int block_barrier(Barrier kind, int predicate, Place place) { return execution().block_barrier(kind, predicate, place); }
+void warp_meeting(const char* name, unsigned mask, void* brought, Complete complete, Place place) {
+  execution().warp_meeting(name, mask, brought, complete, place);
+}
+int lane_of_thread() { return execution().thread() % 32; }
+void trap(Place place) { fail_kernel("__trap", place); }
+
+void complete_shuffle(unsigned mask, void* const* brought) {
+  for (int lane = 0; lane < 32; lane++) {
+    if (!(mask & (1u << lane))) continue;
+    Shuffle& own = *static_cast<Shuffle*>(brought[lane]);
+    if (own.source < 0 || own.source > 31 || !(mask & (1u << own.source))) {
+      fail_kernel("lane " + std::to_string(lane) + " of its warp reads lane " + std::to_string(own.source) +
+                      ", which takes no part in the shuffle",
+                  execution().place());
+    }
+    own.result = static_cast<Shuffle*>(brought[own.source])->value;
+  }
+}
+
+void complete_vote(unsigned mask, void* const* brought) {
+  unsigned ballot = 0;
+  for (int lane = 0; lane < 32; lane++)
+    if ((mask & (1u << lane)) && static_cast<Vote*>(brought[lane])->predicate) ballot |= 1u << lane;
+  for (int lane = 0; lane < 32; lane++)
+    if (mask & (1u << lane)) static_cast<Vote*>(brought[lane])->ballot = ballot;
+}
+
+}  // namespace sidetune::emulation

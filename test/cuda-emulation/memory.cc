@@ -1,0 +1,254 @@
+#include "memory.h"
+
+#include <cuda_runtime.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "errors.h"
+#include "streams.h"
+
+namespace sidetune::emulation {
+namespace {
+
+// Every allocation has a block of its own from the system, so that a sanitizer sees what goes past its end, and is filled with
+// NaN. Large ones are address space that turns into memory where it is written.
+constexpr size_t kLargeBytes = size_t{4} << 20;
+constexpr size_t kAlignment = 256;
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kLargeAreMapped = false;
+#else
+constexpr bool kLargeAreMapped = true;
+#endif
+
+struct Registry {
+  std::mutex mutex;
+  std::map<const char*, Allocation> allocations;  // by begin
+  size_t device_bytes = 0;
+};
+Registry& registry() {
+  static Registry& lasting = *new Registry;
+  return lasting;
+}
+
+// A file of kLargeBytes bytes of 0xff, which private mappings show.
+int file_of_nan() {
+  static const int file = [] {
+    const int made = memfd_create("nan", MFD_CLOEXEC);
+    const std::string nan(kLargeBytes, '\xff');
+    if (made >= 0 && write(made, nan.data(), nan.size()) != static_cast<ssize_t>(nan.size())) return -1;
+    return made;
+  }();
+  return file;
+}
+
+size_t mapped_bytes(size_t bytes) { return (bytes + kLargeBytes - 1) / kLargeBytes * kLargeBytes; }
+
+void* take(size_t bytes) {
+  if (!kLargeAreMapped || bytes < kLargeBytes) {
+    void* data = nullptr;
+    if (posix_memalign(&data, kAlignment, bytes) != 0) return nullptr;
+    return std::memset(data, 0xff, bytes);
+  }
+  void* data = mmap(nullptr, mapped_bytes(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  for (size_t at = 0; at < bytes; at += kLargeBytes) {
+    void* wanted = static_cast<char*>(data) + at;
+    if (mmap(wanted, kLargeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file_of_nan(), 0) ==
+        MAP_FAILED) {
+      munmap(data, mapped_bytes(bytes));
+      return nullptr;
+    }
+  }
+  return data;
+}
+
+void give(const Allocation& allocation) {
+  char* data = const_cast<char*>(allocation.begin);
+  if (!kLargeAreMapped || allocation.bytes < kLargeBytes) {
+    free(data);
+  } else {
+    munmap(data, mapped_bytes(allocation.bytes));
+  }
+}
+
+// The mutex is held.
+Allocation find(const void* address) {
+  Registry& r = registry();
+  auto after = r.allocations.upper_bound(static_cast<const char*>(address));
+  if (after == r.allocations.begin()) return {};
+  const Allocation& candidate = std::prev(after)->second;
+  return candidate.contains(address, 1) ? candidate : Allocation{};
+}
+
+cudaError_t allocate(void** pointer, size_t bytes, bool is_pinned) {
+  if (!pointer) return note(cudaErrorInvalidValue);
+  *pointer = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  Registry& r = registry();
+  const size_t memory_bytes = configuration().memory_bytes;
+  const std::lock_guard lock(r.mutex);
+  if (!is_pinned && (bytes > memory_bytes || r.device_bytes > memory_bytes - bytes)) return note(cudaErrorMemoryAllocation);
+  void* data = take(bytes);
+  if (!data) return note(cudaErrorMemoryAllocation);
+  const char* begin = static_cast<const char*>(data);
+  r.allocations[begin] = {begin, bytes, is_pinned};
+  if (!is_pinned) r.device_bytes += bytes;
+  *pointer = data;
+  return cudaSuccess;
+}
+
+cudaError_t release(const char* function, void* pointer, bool is_pinned) {
+  if (!pointer) return cudaSuccess;
+  run_everything();
+  Registry& r = registry();
+  std::unique_lock lock(r.mutex);
+  const auto found = r.allocations.find(static_cast<const char*>(pointer));
+  if (found == r.allocations.end() || found->second.is_pinned != is_pinned) {
+    const bool exists = found != r.allocations.end();
+    lock.unlock();
+    report(std::string(function) + ": the pointer " +
+           (exists ? "is of the other kind of memory" : "was never given out, was freed before, or is not the beginning"));
+    return note(sticky_error());
+  }
+  if (!is_pinned) r.device_bytes -= found->second.bytes;
+  give(found->second);
+  r.allocations.erase(found);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+Allocation allocation_of(const void* address) {
+  const std::lock_guard lock(registry().mutex);
+  return find(address);
+}
+
+bool check_device_range(const std::string& what, const void* data, size_t bytes) {
+  const Allocation found = allocation_of(data);
+  if (found && !found.is_pinned && found.contains(data, bytes)) return true;
+  if (!found || found.is_pinned) {
+    report(what + " is not in device memory");
+  } else {
+    const size_t offset = static_cast<size_t>(static_cast<const char*>(data) - found.begin);
+    report(what + " is out of bounds: bytes " + std::to_string(offset) + " to " + std::to_string(offset + bytes) +
+           " of an allocation of " + std::to_string(found.bytes));
+  }
+  return false;
+}
+
+bool check_host_range(const std::string& what, const void* data, size_t bytes) {
+  const Allocation found = allocation_of(data);
+  if (!found) return true;
+  if (!found.is_pinned)
+    report(what + " is device memory, expected host memory");
+  else if (!found.contains(data, bytes))
+    report(what + " ends outside of its pinned allocation of " + std::to_string(found.bytes) + " bytes");
+  else
+    return true;
+  return false;
+}
+
+std::string free_all_memory() {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  size_t bytes = 0;
+  const size_t count = r.allocations.size();
+  for (const auto& [begin, allocation] : r.allocations) {
+    bytes += allocation.bytes;
+    give(allocation);
+  }
+  r.allocations.clear();
+  r.device_bytes = 0;
+  return count == 0 ? "" : std::to_string(bytes) + " bytes in " + std::to_string(count) + " allocations";
+}
+
+}  // namespace sidetune::emulation
+
+using namespace sidetune::emulation;
+
+extern "C" {
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  if (const cudaError_t error = enter("cudaMemGetInfo")) return error;
+  if (!free || !total) return note(cudaErrorInvalidValue);
+  *total = configuration().memory_bytes;
+  const std::lock_guard lock(registry().mutex);
+  *free = *total > registry().device_bytes ? *total - registry().device_bytes : 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  if (const cudaError_t error = enter("cudaMalloc")) return error;
+  return allocate(pointer, bytes, false);
+}
+
+cudaError_t cudaFree(void* pointer) {
+  if (const cudaError_t error = enter("cudaFree")) return error;
+  return release("cudaFree", pointer, false);
+}
+
+cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+  if (const cudaError_t error = enter("cudaMallocHost")) return error;
+  return allocate(pointer, bytes, true);
+}
+
+cudaError_t cudaFreeHost(void* pointer) {
+  if (const cudaError_t error = enter("cudaFreeHost")) return error;
+  return release("cudaFreeHost", pointer, true);
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (const cudaError_t error = enter("cudaMemcpyAsync")) return error;
+  if (!check_stream("cudaMemcpyAsync", stream)) return note(sticky_error());
+  if (bytes == 0) return cudaSuccess;
+  if (!to || !from) return note(cudaErrorInvalidValue);
+  const auto is_on_device = [](const void* data) {
+    const Allocation found = allocation_of(data);
+    return found && !found.is_pinned;
+  };
+  bool to_device = false, from_device = false;
+  switch (kind) {
+    case cudaMemcpyHostToHost:
+      break;
+    case cudaMemcpyHostToDevice:
+      to_device = true;
+      break;
+    case cudaMemcpyDeviceToHost:
+      from_device = true;
+      break;
+    case cudaMemcpyDeviceToDevice:
+      to_device = from_device = true;
+      break;
+    case cudaMemcpyDefault:
+      to_device = is_on_device(to), from_device = is_on_device(from);
+      break;
+    default:
+      return note(cudaErrorInvalidMemcpyDirection);
+  }
+  const auto check = [bytes](const char* what, const void* data, bool on_device) {
+    return on_device ? check_device_range(what, data, bytes) : check_host_range(what, data, bytes);
+  };
+  if (!check("cudaMemcpyAsync: the destination", to, to_device) || !check("cudaMemcpyAsync: the source", from, from_device))
+    return note(sticky_error());
+  if (static_cast<char*>(to) < static_cast<const char*>(from) + bytes &&
+      static_cast<const char*>(from) < static_cast<char*>(to) + bytes) {
+    report("cudaMemcpyAsync: source and destination overlap");
+    return note(sticky_error());
+  }
+  return submit(stream, {"cudaMemcpyAsync", [=] { std::memcpy(to, from, bytes); }});
+}
+
+cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+  if (const cudaError_t error = enter("cudaMemsetAsync")) return error;
+  if (!check_stream("cudaMemsetAsync", stream)) return note(sticky_error());
+  if (bytes == 0) return cudaSuccess;
+  if (!check_device_range("cudaMemsetAsync: the destination", data, bytes)) return note(sticky_error());
+  return submit(stream, {"cudaMemsetAsync", [=] { std::memset(data, value, bytes); }});
+}
+
+}  // extern "C"
