@@ -32,7 +32,7 @@ __device__ inline float exp_minus_half_square(float t) {
 // x Φ(x) = max(x, 0) − |x| (1 − Φ(|x|)); ±∞ give ∞ and 0, NaN stays NaN.
 __device__ inline float gelu(float x) {
   const float t = fabsf(x), e = exp_minus_half_square(t);
-  return (x > 0 ? x : x * 0.0f) - (e > 0 ? e * (upper_tail_ratio(t) * t) : 0.0f);
+  return (x < 0 ? 0.0f : x) - (e > 0 ? e * (upper_tail_ratio(t) * t) : 0.0f);
 }
 
 // Φ(x) + x φ(x). On the left it is e^{−t²/2} (ratio − t/√2π) with t = −x, on the right one minus the same.
