@@ -37,6 +37,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'cuda-emulated',
+          globalSetup: ['test/cuda-emulation/build.mts'],
           include: ['test/ops/*.test.ts', 'test/models/*.test.ts', 'test/petl/*.test.ts', 'test/train/*.test.ts'],
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
         },
