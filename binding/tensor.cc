@@ -147,6 +147,11 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
                 "copy: 'from' is " + std::string(name_of(from.view.dtype)) + " " + to_string(from.view) + ", expected " +
                     name_of(to.view.dtype) + " " + to_string(to.view));
   }
+  if (Recorder* recorder = to.storage->device->recorder()) {
+    recorder->used(to.storage);
+    recorder->used(from.storage);
+    recorder->changed(to.storage.get());
+  }
   to.storage->device->copy(to.view.data, from.view.data, to.view.bytes());
   to.storage->version = to.storage->device->next_version();
   return info.Env().Undefined();

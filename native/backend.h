@@ -87,6 +87,12 @@ struct BackendTable {
   Status (*copy)(BackendDevice&, void* to, const void* from, int64_t bytes) noexcept;
   Status (*fill)(BackendDevice&, void* device, uint8_t byte, int64_t bytes) noexcept;
   Status (*synchronize)(BackendDevice&) noexcept;
+  // Calls between the first two are recorded instead of made, and the third makes them all at once; null where there is no such
+  // thing.
+  Status (*begin_graph)(BackendDevice&) noexcept;
+  Status (*end_graph)(BackendDevice&, void** graph) noexcept;
+  Status (*launch_graph)(BackendDevice&, void* graph) noexcept;
+  void (*free_graph)(BackendDevice&, void* graph) noexcept;
   // Bytes of a weight [O, I] in a packed layout.
   Status (*packed_bytes)(BackendDevice&, int64_t rows, int64_t columns, DType, Layout, int64_t* bytes) noexcept;
   // One line of JSON: {"threads": 2, "isa": "...", ...}.

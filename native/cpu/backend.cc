@@ -213,6 +213,10 @@ const BackendTable& cpu_backend() {
                    cpu::copy,
                    cpu::fill,
                    cpu::synchronize,
+                   nullptr,
+                   nullptr,
+                   nullptr,
+                   nullptr,
                    cpu::packed_size,
                    cpu::describe,
                    {}};

@@ -145,6 +145,31 @@ Status synchronize(Cuda& cuda) noexcept {
   return on_device(cuda, [&] { check(cudaStreamSynchronize(cuda.stream), "waiting for the stream"); });
 }
 
+// Other threads of the process may allocate meanwhile: the capture is this thread's.
+Status begin_graph(Cuda& cuda) noexcept {
+  return on_device(cuda,
+                   [&] { check(cudaStreamBeginCapture(cuda.stream, cudaStreamCaptureModeThreadLocal), "beginning a graph"); });
+}
+Status end_graph(Cuda& cuda, void** made) noexcept {
+  return on_device(cuda, [&] {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamEndCapture(cuda.stream, &graph), "ending a graph");
+    cudaGraphExec_t executable = nullptr;
+    const cudaError_t result = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    check(result, "making a graph ready");
+    *made = executable;
+  });
+}
+Status launch_graph(Cuda& cuda, void* graph) noexcept {
+  return on_device(cuda, [&] { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), cuda.stream), "launching a graph"); });
+}
+void free_graph(Cuda& cuda, void* graph) noexcept {
+  cudaSetDevice(cuda.index);
+  cudaStreamSynchronize(cuda.stream);
+  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
 // cuBLASLt reads a weight as it stands, in either direction: both packed layouts are the plain rows.
 Status packed_bytes(Cuda&, int64_t rows, int64_t columns, DType dtype, Layout, int64_t* bytes) noexcept {
   if (dtype == DType::i8) return failure(Code::dtype, "weights in int8 are for devices on the CPU, this is a CUDA device");
@@ -244,6 +269,10 @@ extern "C" __attribute__((visibility("default"))) const sidetune::BackendTable* 
                    cuda::copy,
                    cuda::fill,
                    cuda::synchronize,
+                   cuda::begin_graph,
+                   cuda::end_graph,
+                   cuda::launch_graph,
+                   cuda::free_graph,
                    cuda::packed_bytes,
                    cuda::describe,
                    {}};
