@@ -13,6 +13,7 @@
 #include "errors.h"
 #include "matrix_product.h"
 #include "memory.h"
+#include "observer.h"
 #include "streams.h"
 
 struct cublasLtContext {};
@@ -184,6 +185,35 @@ bool check_memory(const MatrixProduct& p, const Alignments& alignments, const vo
   for (const Operand& operand : read)
     if (!check_operand(operand) || meet(operand, d) || meet(scratch, operand)) return false;
   return true;
+}
+
+// Calls visit(begin, bytes) for each column, or row, that lies in one piece.
+template <class Visit>
+void for_each_line(const Layout& layout, const void* data, const Visit& visit) {
+  const bool by_column = layout.order == CUBLASLT_ORDER_COL;
+  const int64_t lines = by_column ? layout.columns : layout.rows, length = by_column ? layout.rows : layout.columns;
+  const auto size = static_cast<int64_t>(bytes_of(layout.type));
+  for (int64_t batch = 0; batch < layout.batches; batch++)
+    for (int64_t line = 0; line < lines; line++)
+      visit(static_cast<const char*>(data) + (batch * layout.batch_stride + line * layout.leading_dimension) * size,
+            static_cast<size_t>(length * size));
+}
+
+// Whether all that the product reads was written.
+bool check_content(const MatrixProduct& p) {
+  bool is_written = true;
+  const auto check = [&is_written](const char* name, const Layout& layout, const void* data) {
+    for_each_line(layout, data, [&](const void* line, size_t bytes) {
+      is_written = is_written && observer->read_by_stream(std::string("cublasLtMatmul: ") + name, line, bytes);
+    });
+  };
+  check("A", p.a_layout, p.a);
+  check("B", p.b_layout, p.b);
+  if (p.beta != 0) check("C", p.c_layout, p.c);
+  if (p.bias && is_written)
+    is_written = observer->read_by_stream("cublasLtMatmul: the bias", p.bias,
+                                          static_cast<size_t>(p.d_layout.rows) * bytes_of(p.bias_type));
+  return is_written;
 }
 
 }  // namespace
@@ -399,7 +429,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   const auto check = [=] { return check_memory(p, alignments, workspace, workspace_bytes); };
   const auto run = [=] {
     if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
+    if (observer && !check_content(p)) return;
     multiply(p);
+    if (observer)
+      for_each_line(p.d_layout, p.d, [](const void* line, size_t bytes) { observer->written_by_stream(line, bytes); });
   };
   const cudaError_t error = submit(stream, {"cublasLtMatmul", run, check});
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

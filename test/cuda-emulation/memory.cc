@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "observer.h"
 #include "streams.h"
 
 namespace sidetune::emulation {
@@ -118,6 +119,7 @@ cudaError_t release(const char* function, void* pointer, bool is_pinned) {
     return note(sticky_error());
   }
   if (!is_pinned) r.device_bytes -= found->second.bytes;
+  if (observer && !is_pinned) observer->freed(found->second);
   give(found->second);
   r.allocations.erase(found);
   return cudaSuccess;
@@ -177,6 +179,14 @@ std::function<void()> watched(const std::function<void()>& copy, void* to, const
 
 }  // namespace
 
+std::vector<Allocation> device_allocations() {
+  const std::lock_guard lock(registry().mutex);
+  std::vector<Allocation> all;
+  for (const auto& [begin, allocation] : registry().allocations)
+    if (!allocation.is_pinned) all.push_back(allocation);
+  return all;
+}
+
 Allocation allocation_of(const void* address) {
   const std::lock_guard lock(registry().mutex);
   return find(address);
@@ -214,6 +224,7 @@ std::string free_all_memory() {
   const size_t count = r.allocations.size();
   for (const auto& [begin, allocation] : r.allocations) {
     bytes += allocation.bytes;
+    if (observer && !allocation.is_pinned) observer->freed(allocation);
     give(allocation);
   }
   r.allocations.clear();
@@ -276,7 +287,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     report("cudaMemcpyAsync: source and destination overlap");
     return false;
   };
-  const auto copy = [=] { std::memcpy(to, from, bytes); };
+  const auto copy = [=] {
+    std::memcpy(to, from, bytes);
+    if (!observer || !places.to_device) return;
+    if (places.from_device)
+      observer->copied_by_stream(to, from, bytes);
+    else
+      observer->written_by_stream(to, bytes);
+  };
   if (!check()) return note(sticky_error());
   if (is_capturing(stream) || !configuration().deferred) return submit(stream, {"cudaMemcpyAsync", copy, check});
   return submit(stream, {"cudaMemcpyAsync", watched(copy, to, from, bytes, places), {}});
@@ -287,7 +305,11 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t st
   if (!check_stream("cudaMemsetAsync", stream)) return note(sticky_error());
   if (bytes == 0) return cudaSuccess;
   const auto check = [=] { return check_device_range("cudaMemsetAsync: the destination", data, bytes); };
-  return submit(stream, {"cudaMemsetAsync", [=] { std::memset(data, value, bytes); }, check});
+  const auto fill = [=] {
+    std::memset(data, value, bytes);
+    if (observer) observer->written_by_stream(data, bytes);
+  };
+  return submit(stream, {"cudaMemsetAsync", fill, check});
 }
 
 }  // extern "C"
