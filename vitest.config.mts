@@ -14,6 +14,7 @@ export default defineConfig({
     pool: 'forks', // an addon fault must not take the runner down, and each file gets a stream of its own
     maxWorkers: 2,
     env: { OMP_WAIT_POLICY: 'passive' }, // several processes share the cores: threads that spin are in each other's way
+    globalSetup: ['test/cuda-emulation/build.mts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
@@ -32,6 +33,15 @@ export default defineConfig({
           env: { SIDETUNE_SIMD: simd, ONEDNN_MAX_CPU_ISA: isa, DNNL_MAX_CPU_ISA: isa },
         },
       })),
+      // The CUDA sources under emulation (test/cuda-emulation): every kernel, and all that is built on them.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-emulated',
+          include: ['test/ops/*.test.ts', 'test/models/*.test.ts', 'test/petl/*.test.ts', 'test/train/*.test.ts'],
+          env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
+        },
+      },
     ],
   },
 });

@@ -233,11 +233,16 @@ export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
 export function host(device: Device): Record<string, unknown> {
   const info = device.info();
   return {
-    cpu: info.processor,
-    isa: info.simd,
+    cpu: info.backend === 'cpu' ? info.processor : os.cpus()[0]?.model,
+    ...(info.backend === 'cpu'
+      ? { isa: info.simd, threads: info.threads, cores: info.cores }
+      : {
+          gpu: info.processor,
+          multiprocessors: info.multiprocessors,
+          computeCapability: info.computeCapability,
+          tf32: info.tf32,
+        }),
     gemm: info.gemm,
-    threads: info.threads,
-    cores: info.cores,
     memoryBytes: os.totalmem(),
     device: device.name,
     platform: `${os.platform()}-${os.arch()}`,

@@ -34,6 +34,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   DeviceSettings settings;
   settings.backend.threads = static_cast<int>(std::min<int64_t>(integer_option(options, "threads"), 1 << 20));
   settings.memory_limit = integer_option(options, "memoryLimit");
+  settings.backend.tf32 = options.Get("tf32").ToBoolean();
   settings.plan = options.Get("plan").ToBoolean();
   settings.guards = options.Get("guards").ToBoolean();
   const auto device = Device::open(info[0].ToString().Utf8Value(), settings);
@@ -41,6 +42,21 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   devices.erase(std::remove_if(devices.begin(), devices.end(), [](const auto& other) { return other.expired(); }), devices.end());
   devices.push_back(device);
   return wrap(info.Env(), device);
+}
+
+// deviceCount("cpu" | "cuda" | "cuda-emulated"): how many there are; throws with the reason where there can be none.
+Napi::Value count(const Napi::CallbackInfo& info) {
+  const std::string name = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+  if (name != "cpu" && name != "cuda" && name != "cuda-emulated") {
+    const std::string got = text_of(info[0]), expected = "'cpu', 'cuda' or 'cuda-emulated'";
+    throw Error(Code::argument, "deviceCount", "backend", got, expected,
+                "deviceCount: 'backend' is " + got + ", expected " + expected);
+  }
+  const BackendTable& table = name == "cpu" ? cpu_backend() : library_backend(name);
+  int devices = 0;
+  const Status status = table.count(&devices);
+  if (!status.ok) throw Error(status.code, status.text);
+  return Napi::Number::New(info.Env(), devices);
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
@@ -178,6 +194,7 @@ std::shared_ptr<Device> unwrap_device(Napi::Value value) {
 
 void bind_devices(Napi::Object exports) {
   SIDETUNE_EXPORT(exports, "deviceOpen", open);
+  SIDETUNE_EXPORT(exports, "deviceCount", count);
   SIDETUNE_EXPORT(exports, "deviceClose", close);
   SIDETUNE_EXPORT(exports, "deviceSynchronize", synchronize);
   SIDETUNE_EXPORT(exports, "deviceMemory", memory);

@@ -29,6 +29,8 @@ export interface DeviceOptions {
    * or the cores that this process may use. While other devices compute too, kernels run on fewer; no result depends on it.
    */
   threads?: number;
+  /** On a CUDA device: f32 products may round their operands to 10 bits of mantissa, which tensor cores multiply. Default false. */
+  tf32?: boolean;
   /** Bytes that tensors and scratch memory may take together. Default: the machine's memory. */
   memoryLimit?: number;
   /** Count memory and check calls, but compute nothing: answers how much a program needs in milliseconds. Nothing can be read. */
@@ -37,10 +39,13 @@ export interface DeviceOptions {
   guards?: boolean;
 }
 
-export interface DeviceInfo {
-  backend: string;
+/** What a CPU device computes with. */
+export interface CpuInfo {
+  backend: 'cpu';
   processor: string;
+  /** Threads of kernels, at most. */
   threads: number;
+  /** Cores that this process may use. */
   cores: number;
   /** The widest SIMD instruction set that the kernels use here. */
   simd: string;
@@ -52,7 +57,29 @@ export interface DeviceInfo {
   int8Levels: number;
 }
 
-const knownOptions = ['threads', 'memoryLimit', 'plan', 'guards'];
+/** What a CUDA device computes with. */
+export interface CudaInfo {
+  backend: 'cuda';
+  processor: string;
+  multiprocessors: number;
+  /** Such as '9.0'. */
+  computeCapability: string;
+  gemm: string;
+  bf16Gemm: boolean;
+  /** Whether f32 products may round their operands to 10 bits. */
+  tf32: boolean;
+}
+
+export type DeviceInfo = CpuInfo | CudaInfo;
+
+/** A device that can be opened here, or why there is none of its kind. */
+export interface DeviceListing {
+  name: string;
+  /** Why it cannot be opened; missing where it can. */
+  reason?: string;
+}
+
+const knownOptions = ['threads', 'tf32', 'memoryLimit', 'plan', 'guards'];
 
 /**
  * A device: memory and one in-order stream of kernel calls, which runs on a native thread of its own. Calls return at once; `await tensor.read()` and
@@ -74,8 +101,9 @@ export class Device {
 
   /**
    * Opens a device.
-   * @param name - `'cpu'`
-   * @throws DeviceError (SIDETUNE_NO_BACKEND) when there is no such device here, ArgumentError for options, SIDETUNE_NUM_THREADS and SIDETUNE_SIMD
+   * @param name - `'cpu'`, or `'cuda'`, `'cuda:0'`, `'cuda:1'`, …
+   * @throws DeviceError (SIDETUNE_NO_BACKEND) when there is no such device here, with what was looked for; ArgumentError for options, SIDETUNE_NUM_THREADS
+   * and SIDETUNE_SIMD
    */
   static async open(name = 'cpu', options: DeviceOptions = {}): Promise<Device> {
     for (const option of Object.keys(options)) {
@@ -87,6 +115,19 @@ export class Device {
       }
     }
     return new Device(name, addon.deviceOpen(name, options), options.plan === true);
+  }
+
+  /** The devices of this machine. Where there can be no CUDA device, `'cuda'` is listed with the reason. */
+  static list(): DeviceListing[] {
+    try {
+      const cuda = Array.from({ length: addon.deviceCount('cuda') }, (_, index) => ({ name: `cuda:${index}` }));
+      return [
+        { name: 'cpu' },
+        ...(cuda.length > 0 ? cuda : [{ name: 'cuda', reason: 'the driver finds no CUDA device' }]),
+      ];
+    } catch (error) {
+      return [{ name: 'cpu' }, { name: 'cuda', reason: (error as Error).message }];
+    }
   }
 
   /** Resolves when everything queued so far has run. Rejects with the first error of a queued call; afterwards the device works again. */

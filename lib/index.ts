@@ -2,7 +2,17 @@
 
 export * as autograd from './autograd';
 export * as data from './data';
-export { type BytesByKind, Device, type DeviceInfo, type DeviceOptions, type Kind, type MemoryReport } from './device';
+export {
+  type BytesByKind,
+  type CpuInfo,
+  type CudaInfo,
+  Device,
+  type DeviceInfo,
+  type DeviceListing,
+  type DeviceOptions,
+  type Kind,
+  type MemoryReport,
+} from './device';
 export * from './errors';
 export * as io from './io/safetensors';
 export * as models from './models';

@@ -51,6 +51,7 @@ export interface Addon {
   /** Bytes outside its heap that V8 knows of, by everybody. */
   externalMemory(): number;
   deviceOpen(name: string, options: object): Handle;
+  deviceCount(backend: string): number;
   deviceClose(device: Handle): void;
   deviceSynchronize(device: Handle): Promise<void>;
   deviceMemory(device: Handle): unknown;

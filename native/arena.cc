@@ -9,9 +9,6 @@ namespace sidetune {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-// Slabs are address space, not memory: the system gives pages as they are touched (CPU), so a generous size costs nothing.
-// AddressSanitizer touches its own notes on every byte.
-constexpr int64_t kSlabBytes = int64_t{1} << (kSanitized ? 26 : 30);
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
@@ -21,6 +18,16 @@ std::string megabytes(int64_t bytes) {
   return text;
 }
 
+// " (weights 1.0 MB, side 0.2 MB)", or nothing.
+std::string by_kind(const MemoryReport& report) {
+  std::string text;
+  for (int i = 0; i < kKinds; i++) {
+    if (report.current[i] == 0) continue;
+    text += (text.empty() ? " (" : ", ") + std::string(name_of(static_cast<Kind>(i))) + " " + megabytes(report.current[i]);
+  }
+  return text.empty() ? text : text + ")";
+}
+
 }  // namespace
 
 const char* name_of(Kind kind) {
@@ -28,30 +35,51 @@ const char* name_of(Kind kind) {
   return names[static_cast<int>(kind)];
 }
 
-Arena::Arena(const BackendTable& table, BackendDevice& device, int64_t limit, int64_t guard)
-    : table_(table), device_(device), guard_(round_up(guard, kAlignment)) {
+Arena::Arena(const BackendTable& table, BackendDevice& device, int64_t limit, int64_t guard, Backing backing)
+    : table_(table), device_(device), guard_(round_up(guard, kAlignment)), backing_(backing) {
   report_.limit = limit;
 }
 
 Arena::~Arena() {
   for (const Slab& slab : slabs_) {
+    if (backing_ == Backing::none) break;
     if (guard_) unpoison(slab.data, slab.bytes);
     table_.give_memory(device_, slab.data, slab.bytes);
   }
+  for (const auto& [data, bytes] : separate_) table_.give_memory(device_, data, bytes);
 }
 
-void Arena::add_slab(int64_t bytes, int64_t asked) {
-  const int64_t size = std::max(kSlabBytes, round_up(bytes, int64_t{1} << 21));
+void* Arena::take_memory(int64_t bytes, int64_t asked, Kind kind) {
   void* data = nullptr;
-  table_.take_memory(device_, size, &data);
-  if (!data) {
-    throw Error(Code::memory, "", "", megabytes(asked), "free memory",
-                "out of memory: asked for " + megabytes(asked) + ", in use " + megabytes(report_.current_total) +
-                    ", and the system has no more");
+  if (backing_ == Backing::none) {
+    data = reinterpret_cast<void*>(next_address_);
+    next_address_ += bytes;
+  } else {
+    table_.take_memory(device_, bytes, &data);
   }
-  slabs_.push_back({static_cast<char*>(data), size});
-  report_.reserved += size;
-  insert_free(static_cast<char*>(data), size);
+  if (!data) {
+    throw Error(Code::memory, "", name_of(kind), megabytes(asked), "free memory",
+                "out of memory: asked for " + megabytes(asked) + " of " + name_of(kind) + ", in use " +
+                    megabytes(report_.current_total) + by_kind(report_) + ", and the device has no more");
+  }
+  return data;
+}
+
+char* Arena::take_from_slabs(int64_t needed, int64_t asked, Kind kind) {
+  auto fit = free_by_size_.lower_bound({needed, nullptr});
+  if (fit == free_by_size_.end()) {
+    const int64_t size = std::max(table_.slab_bytes(device_), round_up(needed, int64_t{1} << 21));
+    auto* slab = static_cast<char*>(take_memory(size, asked, kind));
+    slabs_.push_back({slab, size});
+    report_.reserved += size;
+    insert_free(slab, size);
+    fit = free_by_size_.lower_bound({needed, nullptr});
+  }
+  char* data = fit->second;
+  const int64_t size = fit->first;
+  erase_free(free_.find(data));
+  if (size > needed) insert_free(data + needed, size - needed);
+  return data;
 }
 
 void Arena::insert_free(char* data, int64_t bytes) {
@@ -66,27 +94,21 @@ void Arena::erase_free(std::map<char*, int64_t>::iterator range) {
 
 Block Arena::take(int64_t bytes, Kind kind) {
   if (bytes > report_.limit - report_.current_total) {
-    std::string by_kind;
-    for (int i = 0; i < kKinds; i++)
-      if (report_.current[i])
-        by_kind +=
-            (by_kind.empty() ? "" : ", ") + std::string(name_of(static_cast<Kind>(i))) + " " + megabytes(report_.current[i]);
     const std::string expected = "at most " + megabytes(report_.limit - report_.current_total);
     throw Error(Code::memory, "", name_of(kind), megabytes(bytes), expected,
                 "out of memory: asked for " + megabytes(bytes) + " of " + name_of(kind) + ", in use " +
-                    megabytes(report_.current_total) + (by_kind.empty() ? "" : " (" + by_kind + ")") + ", limit " +
-                    megabytes(report_.limit));
+                    megabytes(report_.current_total) + by_kind(report_) + ", limit " + megabytes(report_.limit));
   }
   const int64_t needed = round_up(std::max<int64_t>(bytes, 1), kAlignment) + 2 * guard_;
-  auto fit = free_by_size_.lower_bound({needed, nullptr});
-  if (fit == free_by_size_.end()) {
-    add_slab(needed, bytes);
-    fit = free_by_size_.lower_bound({needed, nullptr});
+  char* data = nullptr;
+  if (backing_ == Backing::separate) {
+    data = static_cast<char*>(take_memory(needed, bytes, kind));
+    report_.reserved += needed;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    separate_.emplace(data, needed);
+  } else {
+    data = take_from_slabs(needed, bytes, kind);
   }
-  char* data = fit->second;
-  const int64_t size = fit->first;
-  erase_free(free_.find(data));
-  if (size > needed) insert_free(data + needed, size - needed);
 
   const int k = static_cast<int>(kind);
   report_.current[k] += bytes;
@@ -101,8 +123,26 @@ Block Arena::take(int64_t bytes, Kind kind) {
 }
 
 void Arena::give(const Block& block) {
+  if (backing_ == Backing::separate)
+    report_.reserved -= block.reserved;
+  else
+    give_to_slabs(static_cast<char*>(block.data) - guard_, block.reserved);
+  report_.current[static_cast<int>(block.kind)] -= block.bytes;
+  report_.current_total -= block.bytes;
+  report_.blocks--;
+}
+
+void Arena::release(const Block& block) {
   char* data = static_cast<char*>(block.data) - guard_;
-  int64_t bytes = block.reserved;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    separate_.erase(data);
+  }
+  if (guard_) unpoison(data, block.reserved);
+  table_.give_memory(device_, data, block.reserved);
+}
+
+void Arena::give_to_slabs(char* data, int64_t bytes) {
   auto next = free_.lower_bound(data);
   if (next != free_.end() && next->first == data + bytes) {
     bytes += next->second;
@@ -118,9 +158,6 @@ void Arena::give(const Block& block) {
     }
   }
   insert_free(data, bytes);
-  report_.current[static_cast<int>(block.kind)] -= block.bytes;
-  report_.current_total -= block.bytes;
-  report_.blocks--;
 }
 
 void Arena::reset_peak() {

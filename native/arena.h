@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
@@ -34,10 +35,17 @@ struct MemoryReport {
   int64_t blocks = 0;  // blocks in use
 };
 
+// Where blocks lie.
+enum class Backing : uint8_t {
+  slabs,     // cut out of large pieces of the device's memory
+  separate,  // each is taken from the device on its own, so that tools which watch every access know where it ends
+  none       // nowhere: their addresses are only numbers, for a device that plans
+};
+
 class Arena {
  public:
   // `guard` bytes lie unused before and after each block; tests fill and inspect them.
-  Arena(const BackendTable& table, BackendDevice& device, int64_t limit, int64_t guard);
+  Arena(const BackendTable& table, BackendDevice& device, int64_t limit, int64_t guard, Backing backing = Backing::slabs);
   ~Arena();
   Arena(const Arena&) = delete;
 
@@ -45,7 +53,11 @@ class Arena {
   // 0 bytes.
   Block take(int64_t bytes, Kind kind);
   void give(const Block& block);
+  // With Backing::separate, give() only counts: the bytes themselves go back here, when the stream is done with them. On any
+  // thread.
+  void release(const Block& block);
 
+  Backing backing() const { return backing_; }
   const MemoryReport& report() const { return report_; }
   void reset_peak();
   int64_t guard() const { return guard_; }
@@ -55,16 +67,22 @@ class Arena {
     char* data;
     int64_t bytes;
   };
-  void add_slab(int64_t bytes, int64_t asked);
+  void* take_memory(int64_t bytes, int64_t asked, Kind kind);
+  char* take_from_slabs(int64_t needed, int64_t asked, Kind kind);
+  void give_to_slabs(char* data, int64_t bytes);
   void insert_free(char* data, int64_t bytes);
   void erase_free(std::map<char*, int64_t>::iterator range);
 
   const BackendTable& table_;
   BackendDevice& device_;
   const int64_t guard_;
+  const Backing backing_;
   std::vector<Slab> slabs_;
   std::map<char*, int64_t> free_;                     // by address, to join neighbours
   std::set<std::pair<int64_t, char*>> free_by_size_;  // by size, to find the best fit
+  int64_t next_address_ = int64_t{1} << 40;           // with Backing::none
+  std::mutex mutex_;                                  // guards the next line
+  std::map<void*, int64_t> separate_;                 // bytes taken and not released, with Backing::separate
   MemoryReport report_;
 };
 

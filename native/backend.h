@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "error.h"
 #include "tensor.h"
@@ -15,7 +16,8 @@ namespace sidetune {
 #include "kernels.def"
 #undef KERNEL
 
-constexpr uint32_t kBackendVersion = 1;
+// Goes up with every change of what a backend's library and the addon share: this file, fields and kernels.def.
+constexpr uint32_t kBackendVersion = 2;
 
 // A backend's own state for one open device: threads and primitive caches on the CPU, handles on CUDA.
 struct BackendDevice;
@@ -61,17 +63,24 @@ struct KernelTable
 };
 
 struct DeviceOptions {
-  int threads = 0;  // 0: the backend's default
+  int threads = 0;    // CPU; 0: the backend's default
+  int index = 0;      // CUDA: which of several devices
+  bool tf32 = false;  // CUDA: f32 products may round their operands to 10 bits
 };
 
 struct BackendTable {
   uint32_t version;
   const char* name;
+  // How many devices there are; fails when there can be none, and says why.
+  Status (*count)(int* devices) noexcept;
   Status (*open)(const DeviceOptions&, BackendDevice**) noexcept;
   void (*close)(BackendDevice*) noexcept;
   // Reserves and returns device memory; `data` stays null when there is none.
   void (*take_memory)(BackendDevice&, int64_t bytes, void** data) noexcept;
   void (*give_memory)(BackendDevice&, void* data, int64_t bytes) noexcept;
+  // How much the arena takes at once and cuts up; 0: each of its blocks is taken and given back on its own, for tools that watch
+  // every access.
+  int64_t (*slab_bytes)(BackendDevice&) noexcept;
   int64_t (*memory_limit)(BackendDevice&) noexcept;
   Status (*copy_in)(BackendDevice&, void* device, const void* host, int64_t bytes) noexcept;
   Status (*copy_out)(BackendDevice&, void* host, const void* device, int64_t bytes) noexcept;
@@ -86,5 +95,9 @@ struct BackendTable {
 };
 
 const BackendTable& cpu_backend();
+
+// The backend in a library beside the addon, loaded when first asked for: "cuda", or "cuda-emulated" where the tests have built
+// it. Throws Error(no_backend) with what was looked for and what helps.
+const BackendTable& library_backend(const std::string& name);
 
 }  // namespace sidetune

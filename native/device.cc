@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <charconv>
 #include <limits>
 #include <utility>
 
@@ -10,6 +11,20 @@ namespace {
 
 constexpr uint8_t kGuardByte = 0xA5;
 constexpr int64_t kGuardBytes = 128;
+constexpr const char* kEmulated = "cuda-emulated";
+
+// The backend of a device's name, and which of its devices.
+const BackendTable& backend_of(const std::string& name, int* index) {
+  if (name == "cpu") return cpu_backend();
+  if (name == kEmulated) return library_backend(name);
+  if (name == "cuda") return library_backend(name);
+  if (name.rfind("cuda:", 0) == 0) {
+    const char *begin = name.data() + 5, *end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(begin, end, *index);
+    if (error == std::errc() && rest == end && *index >= 0) return library_backend("cuda");
+  }
+  throw Error(Code::no_backend, "no device '" + name + "'; devices are 'cpu', 'cuda', 'cuda:0', 'cuda:1', …");
+}
 
 }  // namespace
 
@@ -21,15 +36,15 @@ Storage::Storage(std::shared_ptr<Device> owner, int64_t bytes, Kind kind) : devi
 Storage::~Storage() { device->give(block); }
 
 std::shared_ptr<Device> Device::open(const std::string& name, const DeviceSettings& settings) {
-  if (name != "cpu") throw Error(Code::no_backend, "no device '" + name + "' here; Device.open('cpu') works");
-  const BackendTable& table = cpu_backend();
+  DeviceSettings chosen = settings;
+  const BackendTable& table = backend_of(name, &chosen.backend.index);
   BackendDevice* backend = nullptr;
-  const Status status = table.open(settings.backend, &backend);
+  const Status status = table.open(chosen.backend, &backend);
   if (!status.ok) {
     throw Error(status.code, "Device.open", status.argument, status.got, status.expected,
                 std::string("Device.open: ") + status.text);
   }
-  return std::shared_ptr<Device>(new Device(name, table, backend, settings));
+  return std::shared_ptr<Device>(new Device(name, table, backend, chosen));
 }
 
 Device::Device(std::string name, const BackendTable& table, BackendDevice* backend, const DeviceSettings& settings)
@@ -38,7 +53,9 @@ Device::Device(std::string name, const BackendTable& table, BackendDevice* backe
                         : settings.plan           ? std::numeric_limits<int64_t>::max() / 4
                                                   : table.memory_limit(*backend);
   const bool guards = (settings.guards || kSanitized) && !settings.plan;
-  arena_ = std::make_unique<Arena>(table, *backend, limit, guards ? kGuardBytes : 0);
+  // The emulator knows where each block ends.
+  const Backing backing = settings.plan ? Backing::none : name_ == kEmulated ? Backing::separate : Backing::slabs;
+  arena_ = std::make_unique<Arena>(table, *backend, limit, guards ? kGuardBytes : 0, backing);
   stream_ = std::make_unique<Stream>();
 }
 
@@ -87,6 +104,11 @@ void Device::give(const Block& block) {
     });
   }
   arena_->give(block);
+  if (arena_->backing() != Backing::separate) return;
+  if (closed_)
+    arena_->release(block);
+  else
+    stream_->enqueue_always([this, block] { arena_->release(block); });
 }
 
 Device::Guards Device::guards_of(const Block& block) const {

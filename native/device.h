@@ -36,7 +36,8 @@ struct Storage {
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
-  // Throws Error(no_backend) when there is no such device, Error(argument) on bad settings.
+  // "cpu", "cuda", "cuda:1", or "cuda-emulated" where the tests have built it. Throws Error(no_backend) when there is no such
+  // device, Error(argument) on bad settings.
   static std::shared_ptr<Device> open(const std::string& name, const DeviceSettings& settings);
   ~Device();
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const FOLDERS = ['native', 'binding', 'test/native', 'test/cuda-emulation'];
-const SOURCE = /\.(h|cc|cu|cuh)$/;
+const SOURCE = /\.(h|cc|cuh|cu)$/;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });

@@ -14,7 +14,7 @@ import { openSafetensors } from '../lib/io/safetensors';
 import { setTestFlags } from '../lib/kernels';
 import { type DType, Tensor } from '../lib/tensor';
 import { type Bound, difference, epsilon, relativeToMaximum } from './compare';
-import { openOn, simdTargets } from './each_target';
+import { openOn, openVariant, targets, variants } from './each_target';
 import { Random } from './random';
 import type { Reference } from './reference/array';
 
@@ -125,10 +125,10 @@ interface Result {
 }
 
 async function withDevice<T>(
-  { simd = simdTargets[0]!, ...options }: DeviceOptions & { simd?: string },
+  { target = targets[0]!, variant, ...options }: DeviceOptions & { target?: string; variant?: string },
   body: (device: Device) => Promise<T>,
 ): Promise<T> {
-  const device = await openOn(simd, options);
+  const device = await (variant === undefined ? openOn(target, options) : openVariant(variant, options));
   try {
     return await body(device);
   } finally {
@@ -339,15 +339,15 @@ export function kernelTest(family: string, test: KernelTest): void {
               expect(relativeToMaximum(actual, expected), what).toBeLessThanOrEqual(allowed);
             }
           };
-          for (const simd of simdTargets) {
-            const result = await withDevice({ guards: true, simd }, (device) =>
+          for (const target of targets) {
+            const result = await withDevice({ guards: true, target }, (device) =>
               harness.execute(device, prepared, golden.options ?? {}, test.differentiable),
             );
-            const target = simd || 'best target';
-            check(`out (${target})`, result.out, await read(`out.${golden.output}`), tolerance.out);
+            const where = target || 'best target';
+            check(`out (${where})`, result.out, await read(`out.${golden.output}`), tolerance.out);
             for (const name of test.differentiable) {
               const expected = await read(`grad.${golden.inputs[name]}`);
-              check(`gradient of ${name} (${target})`, result.grads[name]!, expected, tolerance.grad);
+              check(`gradient of ${name} (${where})`, result.grads[name]!, expected, tolerance.grad);
             }
           }
           await file.close();
@@ -361,16 +361,16 @@ export function kernelTest(family: string, test: KernelTest): void {
         const options = testCase.options ?? {};
         it(`${testCase.name}, ${compute}: forward, gradients, guards, memory`, async () => {
           const prepared = harness.prepare(testCase, compute);
-          for (const simd of simdTargets) {
-            await withDevice({ guards: true, simd }, async (device) => {
+          for (const target of targets) {
+            await withDevice({ guards: true, target }, async (device) => {
               const result = await harness.execute(device, prepared, options, test.differentiable);
               expect(
                 harness.checkOutput(testCase, prepared, compute, result.out),
-                `out (${simd || 'best target'})`,
+                `out (${target || 'best target'})`,
               ).toBeNull();
               for (const name of test.differentiable) {
                 const problem = harness.checkGradient(testCase, prepared, compute, name, result.grads[name]!);
-                expect(problem, `gradient of ${name} (${simd || 'best target'})`).toBeNull();
+                expect(problem, `gradient of ${name} (${target || 'best target'})`).toBeNull();
               }
               expect(result.inputsUnchanged, 'inputs are unchanged').toBe(true);
               expect(await device.checkGuards()).toBeNull();
@@ -406,15 +406,15 @@ export function kernelTest(family: string, test: KernelTest): void {
       }
     });
 
-    it('the number of threads does not change a bit', async () => {
+    it('neither the number of threads nor their order changes a bit', async () => {
       for (const testCase of [smallest, largest]) {
         for (const compute of ['f32', 'bf16'] as const) {
           if (testCase.only && testCase.only !== compute) continue;
           const prepared = harness.prepare(testCase, compute);
           const results = [];
-          for (const threads of [1, 2, 3]) {
+          for (const variant of variants) {
             results.push(
-              await withDevice({ threads }, (device) =>
+              await withDevice({ variant }, (device) =>
                 harness.execute(device, prepared, testCase.options ?? {}, test.differentiable),
               ),
             );

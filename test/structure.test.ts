@@ -18,7 +18,7 @@ function filesUnder(folder: string): string[] {
 
 const sources = ['native', 'binding', 'lib', 'bench', 'test', 'scripts', 'examples']
   .flatMap(filesUnder)
-  .filter((file) => /\.(h|cc|ts|mts|mjs|cjs|def|txt|sh|py|proto)$/.test(file));
+  .filter((file) => /\.(h|cc|cuh|cu|cmake|ts|mts|mjs|cjs|def|txt|sh|py|proto)$/.test(file));
 const native = sources.filter((file) => /^(native|binding)\//.test(file));
 
 /** Kernels of each family, from the one list. */
@@ -38,6 +38,7 @@ describe('each kernel family', () => {
   const floors = [
     (family: string) => `native/${family}.h`,
     (family: string) => `native/cpu/${family}.cc`,
+    (family: string) => `native/cuda/${family}.cu`,
     (family: string) => `binding/${family}.cc`,
     (family: string) => `lib/ops/${family}.ts`,
     (family: string) => `test/reference/${family}.ts`,
@@ -81,7 +82,7 @@ describe('each kernel family', () => {
 });
 
 describe('in native/ and binding/ only kernels.def names a foreign family', () => {
-  const foreign = native.filter((file) => /\.(h|cc)$/.test(file));
+  const foreign = native.filter((file) => /\.(h|cc|cuh|cu)$/.test(file));
   /** Families that are calls of another one, and nothing else. */
   const builtOn: Record<string, string> = { mlp: 'linear' };
 
@@ -112,8 +113,18 @@ describe('sources', () => {
     );
   });
 
-  it('launch kernels through one function', () => {
-    expect(native.filter((file) => read(file).includes('<<<'))).toEqual([]);
+  it('of CUDA are the same text for nvcc and for the emulation', () => {
+    const cuda = native.filter((file) => /^native\/cuda\/.*\.cuh?$/.test(file));
+    expect(cuda.length).toBeGreaterThan(10);
+    const ports = cuda.filter((file) => !file.startsWith('native/cuda/ptx/')); // that folder has a twin in test/cuda-emulation/include
+    expect(ports.filter((file) => /^\s*#\s*(if|ifdef|ifndef)\b/m.test(read(file)))).toEqual([]);
+    expect(ports.filter((file) => /\basm\b/.test(codeOf(file)))).toEqual([]);
+    expect(cuda.filter((file) => read(file).includes('<<<'))).toEqual([]); // one function launches
+    expect(cuda.filter((file) => /\b__shared__\b/.test(codeOf(file)))).toEqual(['native/cuda/shared.cuh']);
+    expect(cuda.filter((file) => /\b__(shfl|ballot|syncwarp|any_sync|all_sync)/.test(codeOf(file)))).toEqual([
+      'native/cuda/warp.cuh',
+    ]);
+    expect(cuda.filter((file) => /\bcooperative_groups\b|\batomicAdd\b/.test(codeOf(file)))).toEqual([]);
   });
 
   it('load the addon in one place', () => {

@@ -1,7 +1,7 @@
 /** Ten short tests to read first: what a tensor engine is, from a device to gradients. */
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { autograd, Device, ops, ShapeError, scope, Tensor } from '../lib';
+import { autograd, type CpuInfo, Device, ops, ShapeError, scope, Tensor } from '../lib';
 
 let device: Device;
 beforeAll(async () => {
@@ -10,7 +10,7 @@ beforeAll(async () => {
 afterAll(() => device.close());
 
 it('a device says what it is', () => {
-  const { backend, threads, simd } = device.info();
+  const { backend, threads, simd } = device.info() as CpuInfo;
   expect(backend).toBe('cpu');
   expect(threads).toBeGreaterThan(0);
   expect(simd).toMatch(/\w+/);

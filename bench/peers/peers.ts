@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Device } from '../../lib/device';
+import { type CpuInfo, Device } from '../../lib/device';
 import { ArgumentError } from '../../lib/errors';
 import * as models from '../../lib/models';
 import type { PetlModel } from '../../lib/petl';
@@ -107,7 +107,7 @@ export async function peers(options: PeersOptions): Promise<Result<PeersRow>> {
   const folder = mkdtempSync(join(tmpdir(), 'sidetune-peers-'));
   try {
     await using device = await Device.open('cpu');
-    const { threads } = device.info();
+    const { threads } = device.info() as CpuInfo;
     const before = (what: string): void => options.onProgress?.(done++, total, what);
     const run: Run = { ...options, config, threads, folder, before };
     const rows = batches.length === 0 ? [] : await inference(run, device, forTorch);

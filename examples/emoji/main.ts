@@ -6,7 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { table } from '../../bench/harness';
-import { Device, data, models, petl, train } from '../../lib';
+import { type CpuInfo, Device, data, models, petl, train } from '../../lib';
 import { run } from '../../lib/cli/program';
 import { trainingProgress } from '../../lib/cli/progress';
 import { adaptation, type EmojiSample, exampleFolder } from './dataset';
@@ -106,7 +106,7 @@ function handful(samples: readonly EmojiSample[], count: number): EmojiSample[] 
 
 async function main(): Promise<void> {
   const device = await Device.open('cpu');
-  const info = device.info();
+  const info = device.info() as CpuInfo;
   console.log(`${info.processor}, ${info.threads} threads, ${info.simd}, ${info.gemm}`);
   const { rows, adapter } = await adapt(device, console.log);
   console.log(

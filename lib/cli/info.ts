@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander';
 import { host } from '../../bench';
-import { Device, type DeviceInfo } from '../device';
+import { type CpuInfo, Device } from '../device';
 import { bytes } from './format';
 import { jsonOption, left, present, version } from './output';
 
@@ -21,14 +21,14 @@ export function addInfoCommand(program: Command): void {
       await using device = await Device.open('cpu');
       present(
         'info',
-        { host: host(device), rows: factsOf(device.info(), device.memory().limitBytes) },
+        { host: host(device), rows: factsOf(device.info() as CpuInfo, device.memory().limitBytes) },
         { figures },
         json,
       );
     });
 }
 
-function factsOf(info: DeviceInfo, limitBytes: number): Fact[] {
+function factsOf(info: CpuInfo, limitBytes: number): Fact[] {
   const facts: Record<string, string> = {
     sidetune: version,
     Node: process.version,
@@ -40,7 +40,14 @@ function factsOf(info: DeviceInfo, limitBytes: number): Fact[] {
     'int8 products': info.int8Levels === 255 ? 'tokens in 8 bits' : 'tokens in 7 bits (no VNNI)',
     threads: `${info.threads} of ${info.cores} cores`,
     memory: bytes(limitBytes),
-    CUDA: 'not built in this version',
+    ...Object.fromEntries(cudaFacts()),
   };
   return Object.entries(facts).map(([fact, value]) => ({ fact, value }));
+}
+
+// Each CUDA device, or why there is none.
+function cudaFacts(): [string, string][] {
+  return Device.list()
+    .filter(({ name }) => name !== 'cpu')
+    .map(({ name, reason }) => [name, reason ?? 'can be opened']);
 }

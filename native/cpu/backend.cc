@@ -14,6 +14,7 @@
 #include "gemm.h"
 #include "hwy/highway.h"
 #include "parallel.h"
+#include "../sanitizer.h"
 
 namespace sidetune::cpu {
 namespace {
@@ -84,8 +85,14 @@ Status choose_simd() {
   return {};
 }
 
+Status count(int* devices) noexcept {
+  *devices = 1;
+  return {};
+}
+
 Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
   try {
+    if (options.tf32) return refusal("tf32", "true", "no such option: it is for CUDA devices");
     if (options.threads < 0 || options.threads > most_threads())
       return refusal("threads", std::to_string(options.threads), threads_expected());
     int threads = options.threads;
@@ -107,6 +114,9 @@ void take_memory(BackendDevice&, int64_t bytes, void** data) noexcept {
   if (*data) madvise(*data, bytes, MADV_HUGEPAGE);
 }
 void give_memory(BackendDevice&, void* data, int64_t bytes) noexcept { munmap(data, bytes); }
+
+// A generous size costs nothing. AddressSanitizer touches its own notes on every byte.
+int64_t slab_bytes(BackendDevice&) noexcept { return int64_t{1} << (kSanitized ? 26 : 30); }
 
 int64_t memory_limit(BackendDevice&) noexcept {
   struct sysinfo info;
@@ -189,9 +199,23 @@ BackendDevice::BackendDevice(int threads)
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,   "cpu",         cpu::open, cpu::close, cpu::take_memory, cpu::give_memory,
-                   cpu::memory_limit, cpu::copy,     cpu::copy, cpu::copy,  cpu::fill,        cpu::synchronize,
-                   cpu::packed_size,  cpu::describe, {}};
+    BackendTable t{kBackendVersion,
+                   "cpu",
+                   cpu::count,
+                   cpu::open,
+                   cpu::close,
+                   cpu::take_memory,
+                   cpu::give_memory,
+                   cpu::slab_bytes,
+                   cpu::memory_limit,
+                   cpu::copy,
+                   cpu::copy,
+                   cpu::copy,
+                   cpu::fill,
+                   cpu::synchronize,
+                   cpu::packed_size,
+                   cpu::describe,
+                   {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cpu::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

@@ -113,7 +113,7 @@ struct Watch {
   ~Watch() { free_cells(shared.cells, sizeof sidetune_shared); }
 };
 thread_local std::unique_ptr<Watch> watch_of_thread;
-__thread Watch* watch __attribute__((tls_model("initial-exec"))) = nullptr;
+__thread Watch* watch = nullptr;
 
 std::string text_of(const Site& site) {
   return site.instruction ? text_of_instruction(site.instruction) : std::string(site.file) + ":" + std::to_string(site.line);

@@ -13,16 +13,16 @@
 #include "execution_state.h"
 #include "observer.h"
 
-__thread uint3 threadIdx __attribute__((tls_model("initial-exec")));
-__thread uint3 blockIdx __attribute__((tls_model("initial-exec")));
-__thread dim3 blockDim __attribute__((tls_model("initial-exec")));
-__thread dim3 gridDim __attribute__((tls_model("initial-exec")));
+__thread uint3 threadIdx;
+__thread uint3 blockIdx;
+__thread dim3 blockDim;
+__thread dim3 gridDim;
 __shared__ __align__(128) unsigned char sidetune_shared[sidetune::emulation::kMostSharedBytes + sidetune::emulation::kSharedRoom];
 
 namespace sidetune::emulation {
 
 Observer* observer = nullptr;
-__thread Execution* running __attribute__((tls_model("initial-exec"))) = nullptr;
+__thread Execution* running = nullptr;
 
 namespace {
 

@@ -123,7 +123,7 @@ class Execution {
 };
 
 // The grid that runs on this thread, or null.
-extern __thread Execution* running __attribute__((tls_model("initial-exec")));
+extern __thread Execution* running;
 // The same; reports when there is none.
 Execution& execution();
 

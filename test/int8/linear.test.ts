@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
-import { Device, type DeviceOptions } from '../../lib/device';
+import { type CpuInfo, Device, type DeviceOptions } from '../../lib/device';
 import { linear, type PackedWeight, packWeight, unpackWeight } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
@@ -72,7 +72,7 @@ describe.each(['', 'AVX2', 'scalar'])('linear with a weight in int8, SIMD %s', (
       const packed = packWeight(weight, { dtype: 'i8' });
       const out = (await linear(x, packed, Tensor.from(device, bias, [O])).read()) as Float32Array;
       const wide = (await weight.read()) as Float32Array;
-      const { weight: kept, halfStep } = rounded(given, wide, I, device.info().int8Levels);
+      const { weight: kept, halfStep } = rounded(given, wide, I, (device.info() as CpuInfo).int8Levels);
       let worst = 0;
       for (let n = 0; n < rows; n++) {
         for (let o = 0; o < O; o++) {

@@ -1,7 +1,7 @@
 /** A device's life: options, late errors, memory limits, closing, two at once. */
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Device, type DeviceOptions } from '../../lib/device';
+import { type CpuInfo, Device, type DeviceOptions } from '../../lib/device';
 import { ArgumentError, DeviceError, MemoryError, type SidetuneError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { addon } from '../../lib/native';
@@ -48,14 +48,23 @@ describe('options', () => {
 
   it('unknown options, with those that are known', async () => {
     const error = await errorOf(() => Device.open('cpu', { thread: 2 } as DeviceOptions));
-    expect(error.message).toBe("Device.open: unknown option 'thread', known: threads, memoryLimit, plan, guards");
+    expect(error.message).toBe("Device.open: unknown option 'thread', known: threads, tf32, memoryLimit, plan, guards");
   });
 
-  it('unknown devices, with one that works', async () => {
-    const error = await errorOf(() => Device.open('cuda'));
-    expect(error).toBeInstanceOf(DeviceError);
-    expect(error).toMatchObject({ code: 'SIDETUNE_NO_BACKEND' });
-    expect(error.message).toBe("no device 'cuda' here; Device.open('cpu') works");
+  it.each(['gpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cuda:1.5', 'cuda:0 '])(
+    "unknown devices, with those that are known: '%s'",
+    async (name) => {
+      const error = await errorOf(() => Device.open(name));
+      expect(error).toBeInstanceOf(DeviceError);
+      expect(error).toMatchObject({ code: 'SIDETUNE_NO_BACKEND' });
+      expect(error.message).toBe(`no device '${name}'; devices are 'cpu', 'cuda', 'cuda:0', 'cuda:1', …`);
+    },
+  );
+
+  it('options of other devices', async () => {
+    const error = await errorOf(() => Device.open('cpu', { tf32: true }));
+    expect(error).toMatchObject({ code: 'SIDETUNE_ARGUMENT', argument: 'tf32' });
+    expect(error.message).toBe("Device.open: 'tf32' is true, expected no such option: it is for CUDA devices");
   });
 
   it('threads are those asked for', async () => {
@@ -79,7 +88,7 @@ describe('options', () => {
 
     const opened = async (options?: DeviceOptions): Promise<{ threads: number; cores: number }> => {
       await using device = await Device.open('cpu', options);
-      return device.info();
+      return device.info() as CpuInfo;
     };
 
     it.each(['abc', '0', '-1', '1.5', '2 ', ' 2', '2,1', '0x2', '1000000', '99999999999999999999', 'x'.repeat(1000)])(
@@ -142,10 +151,10 @@ describe('options', () => {
     it('chooses, for devices opened then', async () => {
       process.env.SIDETUNE_SIMD = 'scalar';
       const scalar = await Device.open();
-      expect(scalar.info().simd.toLowerCase()).toBe('scalar');
+      expect((scalar.info() as CpuInfo).simd.toLowerCase()).toBe('scalar');
       delete process.env.SIDETUNE_SIMD;
       const best = await Device.open();
-      expect(best.info().simd.toLowerCase()).not.toBe('scalar');
+      expect((best.info() as CpuInfo).simd.toLowerCase()).not.toBe('scalar');
       await scalar.close();
       await best.close();
     });

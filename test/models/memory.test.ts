@@ -2,11 +2,12 @@
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Retained } from '../../lib/autograd';
-import { Device, type MemoryReport } from '../../lib/device';
+import type { MemoryReport } from '../../lib/device';
 import { type ComputeDtype, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import type { Method } from '../../lib/petl';
 import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
+import { openDevice } from '../each_target';
 
 const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
 const T = B * N * d; // numbers of one activation of the stream
@@ -20,7 +21,7 @@ interface Plan {
 }
 
 async function plan<O>(method: Method<O>, dtype: ComputeDtype, options: Partial<ModelOptions & O> = {}): Promise<Plan> {
-  const device = await Device.open('cpu', { plan: true });
+  const device = await openDevice({ plan: true });
   const backbone = vit(device, 'vit_base_patch16_224', { dtype });
   const model: PetlModel = method(backbone, { classes, ...options } as ModelOptions & Partial<O>);
   const optimizer = adamW(model.parameters());
@@ -138,7 +139,7 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
   // Where bf16 products are widened, packed weights are f32: 2 bytes more for each number of 12 blocks, and of 5 for backward.
   let widened = 0;
   beforeAll(async () => {
-    await using device = await Device.open('cpu');
+    await using device = await openDevice();
     if (!device.info().bf16Gemm) widened = 0.26e9;
   });
   it('falls in a straight line with M, one frozen set and the packings of one block for each', async () => {

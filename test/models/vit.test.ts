@@ -2,12 +2,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { Device } from '../../lib/device';
+import { type CpuInfo, Device } from '../../lib/device';
 import { openSafetensors } from '../../lib/io/safetensors';
 import { load } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import { linear, type ModelOptions } from '../../lib/petl';
 import { relativeToMaximum } from '../compare';
+import { openDevice } from '../each_target';
 import { type GoldenModel, goldensFolder, openGolden } from './golden';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
@@ -15,7 +16,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 it('kernels and GEMM library keep to the instruction set that the run is held to', async () => {
   await using device = await Device.open('cpu');
-  const { simd, gemm } = device.info();
+  const { simd, gemm } = device.info() as CpuInfo;
   const { SIDETUNE_SIMD: heldTo = simd, ONEDNN_MAX_CPU_ISA: isa = 'any' } = process.env;
   expect(simd.toLowerCase()).toBe(heldTo.toLowerCase());
   const beyond = { any: /^$/, AVX2: /avx512|amx/, SSE41: /avx|amx/ }[isa];
@@ -63,7 +64,7 @@ async function gradientErrors({
 
 describe.each(files)('golden %s', (name) => {
   it('logits, loss and every gradient in f32', async () => {
-    const device = await Device.open('cpu', { guards: true });
+    const device = await openDevice({ guards: true });
     const golden = await openGolden(device, name, folder);
     const logits = golden.model.forward(golden.batch.images);
     expect(
@@ -77,7 +78,7 @@ describe.each(files)('golden %s', (name) => {
   });
 
   it('bf16 stays near', async () => {
-    const device = await Device.open('cpu', { guards: true });
+    const device = await openDevice({ guards: true });
     const golden = await openGolden(device, name, folder, { dtype: 'bf16' });
     const logits = golden.model.forward(golden.batch.images);
     expect(
@@ -97,7 +98,7 @@ describe.each(files)('golden %s', (name) => {
     { retain: 'activations', prefix: 'recompute' },
     { retain: 'block-inputs', prefix: 'recompute' },
   ] as const)('the same gradients with retain $retain, prefix $prefix', async (policy) => {
-    const device = await Device.open('cpu', { guards: true });
+    const device = await openDevice({ guards: true });
     const golden = await openGolden(device, name, folder, policy);
     const { errors } = await gradientErrors(golden);
     for (const [parameter, error] of errors) expect(error, `gradient of ${parameter}`).toBeLessThan(1e-4);
@@ -107,7 +108,7 @@ describe.each(files)('golden %s', (name) => {
 
 describe.each(withSteps)('golden %s', (name) => {
   it('losses and parameters over the AdamW steps', async () => {
-    const device = await Device.open('cpu', { guards: true });
+    const device = await openDevice({ guards: true });
     const golden = await openGolden(device, name, folder);
     const { model, file, attrs, batch } = golden;
     const optimizer = adamW(model.parameters(), { lr: attrs.lr, weightDecay: attrs.weight_decay });
@@ -130,7 +131,7 @@ describe('a backbone of timm', () => {
   const pools = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'] as const;
 
   it.each(pools)('loaded from safetensors, read with pool %s', async (pool) => {
-    const device = await Device.open('cpu', { guards: true });
+    const device = await openDevice({ guards: true });
     const source = path.join(goldensFolder, 'formats_timm.safetensors');
     const weights = await openSafetensors(source);
     const expected = await openSafetensors(path.join(goldensFolder, 'formats_expected.safetensors'));
@@ -155,7 +156,7 @@ describe('a backbone of timm', () => {
   });
 
   it('gives back the tensors of the file, bit for bit', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const source = path.join(goldensFolder, 'formats_timm.safetensors');
     const file = await openSafetensors(source);
     const backbone = await load(device, source, { heads: 3 });
@@ -175,7 +176,7 @@ describe('drop path', () => {
     openGolden(device, 'vit_dtl_plus', folder, { dropPath: 0.5, ...options });
 
   it('drops in training and not in inference, by seed and step alone', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const golden = await make(device);
     const lossOf = async (): Promise<number> => {
       const { loss, correct, grads } = golden.model.gradients(golden.batch);
@@ -194,7 +195,7 @@ describe('drop path', () => {
   });
 
   it('uses the same masks when blocks run again in backward', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const results = [];
     for (const policy of [{}, { retain: 'block-inputs', prefix: 'recompute' }] as const) {
       const golden = await make(device, policy);

@@ -129,7 +129,7 @@ TEST(arena_says_when_the_system_has_no_more) {
   memory.table.take_memory = [](BackendDevice&, int64_t, void** data) noexcept { *data = nullptr; };
   const Error error = error_of(memory, 1'000'000, Kind::side);
   CHECK(error.code == Code::memory);
-  CHECK_EQUAL(error.message, "out of memory: asked for 1.0 MB, in use 0.0 MB, and the system has no more");
+  CHECK_EQUAL(error.message, "out of memory: asked for 1.0 MB of side, in use 0.0 MB, and the device has no more");
   CHECK_EQUAL(memory.arena->report().blocks, 0);
 }
 

@@ -112,7 +112,7 @@ TEST(device_refuses_settings) {
     }
     return std::string();
   };
-  CHECK_EQUAL(message_of("gpu", 0), "no device 'gpu' here; Device.open('cpu') works");
+  CHECK_EQUAL(message_of("gpu", 0), "no device 'gpu'; devices are 'cpu', 'cuda', 'cuda:0', 'cuda:1', …");
   CHECK(message_of("cpu", 100000).find("Device.open: 'threads' is 100000, expected a whole number from 1 to") !=
         std::string::npos);
   CHECK(message_of("cpu", -1).find("'threads' is -1") != std::string::npos);

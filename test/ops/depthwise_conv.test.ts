@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import { Device } from '../../lib/device';
 import { depthwiseConv } from '../../lib/ops';
 import { Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 import { type Case, type Golden, kernelTest } from '../kernel_test';
 import { depthwiseConv as reference } from '../reference/depthwise_conv';
 
@@ -96,7 +96,7 @@ kernelTest('depthwise_conv', {
 });
 
 it('moves with its input: shifted by one patch, the interior of the result is shifted', async () => {
-  const device = await Device.open('cpu');
+  const device = await openDevice();
   const [side, D] = [6, 4];
   const data = Float32Array.from({ length: side * side * D }, (_, i) => Math.sin(i * 1.7));
   const shifted = new Float32Array(data.length);

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
-import { Device } from '../../lib/device';
+import type { Device } from '../../lib/device';
 import { DisposedError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { lowRankAccumulate_, sideInject } from '../../lib/ops';
 import { type DType, Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
 import { lowRankAccumulate as reference } from '../reference/low_rank';
@@ -101,7 +102,7 @@ describe('in place', () => {
   const [rows, d, r, layers] = [7, 24, 2, 12];
 
   it('initialize does not read what h held', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const [z, a, c] = [draw(device, [rows, d], 1), draw(device, [d, r], 2), draw(device, [r, d], 3)];
     const poisoned = Tensor.from(device, new Float32Array(rows * d).fill(Number.NaN), [rows, d]);
     const zeros = Tensor.zeros(device, [rows, d]);
@@ -112,7 +113,7 @@ describe('in place', () => {
   });
 
   it('walked back over twelve layers, h drifts by roundings only', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const h = draw(device, [rows, d], 9);
     const before = await numbers(h);
     const steps = Array.from({ length: layers }, (_, i) => {
@@ -134,7 +135,7 @@ describe('in place', () => {
   });
 
   it('backward of an earlier reader sees h as it was; a foreign change is refused', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const make = () => ({
       h: draw(device, [rows, d], 1),
       z: draw(device, [rows, d], 2),

@@ -1,10 +1,9 @@
 import { expect, it } from 'vitest';
-import { Device } from '../../lib/device';
 import { kernels } from '../../lib/kernels';
 import { sideInject } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
-import { onEachTarget } from '../each_target';
+import { onEachTarget, openDevice } from '../each_target';
 import { type Case, type Golden, kernelTest } from '../kernel_test';
 import { sideInject as reference } from '../reference/side_inject';
 
@@ -132,7 +131,7 @@ kernelTest('side_inject: DTL+', {
 });
 
 it('a centred delta makes DTL+ equal to DTL, and θ(0) is exactly 0', async () => {
-  const device = await Device.open('cpu');
+  const device = await openDevice();
   const [D, shape] = [20, [2, 10, 20]];
   const numbers = (scale: number) => Float32Array.from({ length: 400 }, (_, i) => scale * Math.sin(i * 2.3));
   const [z, h] = [Tensor.from(device, numbers(1), shape), Tensor.from(device, numbers(0.05), shape)];
@@ -149,7 +148,7 @@ it('a centred delta makes DTL+ equal to DTL, and θ(0) is exactly 0', async () =
 });
 
 it('writes over z when asked to', async () => {
-  const device = await Device.open('cpu');
+  const device = await openDevice();
   const z = Tensor.from(device, [1, 2, 3], [1, 3]);
   const h = Tensor.from(device, [1, -1, 0], [1, 3]);
   const apart = (await sideInject(z, h).read()) as Float32Array;

@@ -1,12 +1,12 @@
 /** A method of one's own, through the same door as DTL: the example of the README, and every hook. */
 
 import { describe, expect, it } from 'vitest';
-import { Device } from '../../lib/device';
 import { type Vit, vit } from '../../lib/models';
 import * as ops from '../../lib/ops';
 import { adamW } from '../../lib/optim';
 import * as petl from '../../lib/petl';
 import type { Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 import { Random } from '../random';
 
 const tiny = { imageSize: 16, patchSize: 8, dim: 16, depth: 3, heads: 2 };
@@ -39,7 +39,7 @@ async function logitsOf(model: petl.PetlModel): Promise<Float32Array> {
 
 describe('a method of thirty lines', () => {
   it('starts as the frozen backbone, learns, and leaves the backbone as it was', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const backbone = vit(device, tiny, { seed: 1 });
     const before = await backbone.plain('blocks.1.mlp.fc1.weight').readBytes();
     const model = gated(backbone, { classes: 3, width: 4 });
@@ -54,7 +54,7 @@ describe('a method of thirty lines', () => {
   });
 
   it('has the gradients that its forward has, along random directions', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const model = gated(vit(device, tiny, { seed: 1 }), { classes: 3, width: 4, retain: 'block-inputs' });
     const parameters = model.parameters();
     for (const { tensor } of parameters)
@@ -80,7 +80,7 @@ describe('a method of thirty lines', () => {
   });
 
   it('passes every hook in order, with what it declares', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const seen: string[] = [];
     const note = (name: string, x: Tensor): Tensor => {
       seen.push(`${name} [${x.shape.join(', ')}]`);

@@ -1,14 +1,14 @@
 /** In a file, so in a process, of its own: what other tests leave to the garbage collector would be counted here. */
 
 import { expect, it } from 'vitest';
-import { Device } from '../../lib/device';
 import { vit } from '../../lib/models';
 import { addon } from '../../lib/native';
 import { adamW } from '../../lib/optim';
 import { dtlPlus } from '../../lib/petl';
+import { openDevice } from '../each_target';
 
 it('a thousand steps leave no byte and no handle behind', async () => {
-  const device = await Device.open('cpu');
+  const device = await openDevice();
   const model = dtlPlus(vit(device, { imageSize: 16, patchSize: 8, dim: 8, depth: 2, heads: 2 }), {
     classes: 2,
     startBlock: 1,

@@ -1,11 +1,12 @@
 /** Steps that do not fit: whichever allocation is the one that fails, everything that the step made is given back. */
 
 import { describe, expect, it } from 'vitest';
-import { Device, type DeviceOptions } from '../../lib/device';
+import type { Device, DeviceOptions } from '../../lib/device';
 import { MemoryError } from '../../lib/errors';
 import { vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import * as petl from '../../lib/petl';
+import { openDevice } from '../each_target';
 import { Random } from '../random';
 
 const tiny = { imageSize: 16, patchSize: 4, dim: 16, depth: 3, heads: 2 };
@@ -35,7 +36,7 @@ function batchOf(count: number): { images: Float32Array; labels: Int32Array } {
 
 /** A model that has taken a step of two images: what every step keeps (packings for backward, h of two images) is there. */
 async function start(make: Make, options: DeviceOptions) {
-  const device = await Device.open('cpu', options);
+  const device = await openDevice(options);
   const model = make(device);
   const optimizer = adamW(model.parameters());
   await model.step(batchOf(2), optimizer);
@@ -82,7 +83,7 @@ describe.each(variants)('%s', (_name, make) => {
 });
 
 it('says what was asked for, what is in use, and the limit', async () => {
-  await using device = await Device.open('cpu', { memoryLimit: 400_000 });
+  await using device = await openDevice({ memoryLimit: 400_000 });
   const model = petl.dtl(vit(device, tiny), { ...common, startBlock: 2 });
   const error = await model.step(batchOf(64), adamW(model.parameters())).catch((caught) => caught);
   expect(error).toBeInstanceOf(MemoryError);

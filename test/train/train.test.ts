@@ -4,7 +4,7 @@ import path from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { affineAugment, imageFolder, type LoadedDataset, loadDataset } from '../../lib/data';
-import { Device } from '../../lib/device';
+import type { Device } from '../../lib/device';
 import { SidetuneError } from '../../lib/errors';
 import { init, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
@@ -12,6 +12,7 @@ import type { PetlModel } from '../../lib/petl';
 import * as petl from '../../lib/petl';
 import { Tensor } from '../../lib/tensor';
 import { predict, train } from '../../lib/train';
+import { openDevice } from '../each_target';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
 const tiny = { imageSize: 16, patchSize: 8, dim: 16, depth: 3, heads: 2 };
@@ -68,7 +69,7 @@ async function errorOf(promise: Promise<unknown>): Promise<SidetuneError> {
 
 describe('train', () => {
   it('learns, and reports what it does', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const model = makeModel(device, { dropPath: 0 });
     const seen: number[] = [];
     const summary = await train(model, {
@@ -85,7 +86,7 @@ describe('train', () => {
   });
 
   it('resumed in the middle of an epoch, it continues bit for bit', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const augment = affineAugment();
     const straight = makeModel(device);
     await train(straight, { train: images, ...settings, augment });
@@ -112,7 +113,7 @@ describe('train', () => {
   });
 
   it('refuses the checkpoint of another run and names what differs', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const checkpoint = path.join(folder, 'other.safetensors');
     await train(makeModel(device), { train: images, ...settings, epochs: 1, checkpoint });
     const error = await errorOf(
@@ -124,7 +125,7 @@ describe('train', () => {
   });
 
   it('a truncated checkpoint is refused', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const checkpoint = path.join(folder, 'short.safetensors');
     await train(makeModel(device), { train: images, ...settings, epochs: 1, checkpoint });
     truncateSync(checkpoint, 200);
@@ -138,7 +139,7 @@ describe('train', () => {
 
 describe('adapters', () => {
   it('come back bit for bit, with method, options and labels', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const backbone = vit(device, tiny, { seed: 3 });
     const model = petl.dtlPlus(backbone, {
       classes: 2,
@@ -167,7 +168,7 @@ describe('adapters', () => {
   });
 
   it('are refused on another backbone, when damaged, and when they are something else', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const backbone = vit(device, tiny, { seed: 3 });
     const file = path.join(folder, 'refused.safetensors');
     await petl.dtl(backbone, { classes: 2, startBlock: 2 }).save(file);
@@ -184,7 +185,7 @@ describe('adapters', () => {
   });
 
   it('saving where it cannot be done leaves nothing half-written', async () => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const model = makeModel(device);
     const error = await errorOf(model.save(path.join(folder, 'no-such-folder', 'adapter.safetensors')));
     expect(error.code).toBe('SIDETUNE_FILE');
@@ -204,7 +205,7 @@ describe('bad input leaves a model usable', () => {
     ['a label that is no class', { ...good, labels: Int32Array.from([0, 7]) }, 'SIDETUNE_ARGUMENT'],
     ['a negative label', { ...good, labels: Int32Array.from([-1, 0]) }, 'SIDETUNE_ARGUMENT'],
   ])('%s', async (_name, batch, code) => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const model = makeModel(device);
     const optimizer = adamW(model.parameters());
     await model.step(good, optimizer);
@@ -234,7 +235,7 @@ describe('bad input leaves a model usable', () => {
     ['kernel_size', { classes: 2, kernel_size: 3 }],
     ['labels', { classes: 2, labels: ['one'] }],
   ])('option %s: %o', async (argument, options) => {
-    const device = await Device.open('cpu', { plan: true });
+    const device = await openDevice({ plan: true });
     const backbone = vit(device, tiny);
     const before = device.memory().currentBytes;
     const error = await errorOf((async () => petl.dtlPlus(backbone, { startBlock: 2, ...options } as never))());
@@ -251,7 +252,7 @@ describe('bad input leaves a model usable', () => {
     ['gradients', (model: PetlModel) => model.gradients({ images: new Float32Array(0), labels: new Int32Array(0) })],
     ['a tensor', (model: PetlModel) => Tensor.zeros(model.device, [0, 3, 16, 16])],
   ])('no image at all: %s', async (_name, call) => {
-    const device = await Device.open('cpu');
+    const device = await openDevice();
     const model = makeModel(device);
     const { blocks } = device.memory();
     const error = await errorOf((async () => call(model))());
@@ -263,7 +264,7 @@ describe('bad input leaves a model usable', () => {
 });
 
 it('random initial values are those of the seed', async () => {
-  const device = await Device.open('cpu');
+  const device = await openDevice();
   const [one, same, other] = [7, 7, 8].map((seed) => petl.dtl(vit(device, tiny), { classes: 2, startBlock: 2, seed }));
   expect(await numbersOf(one!)).toEqual(await numbersOf(same!));
   expect(await numbersOf(one!)).not.toEqual(await numbersOf(other!));

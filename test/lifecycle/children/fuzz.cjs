@@ -209,7 +209,7 @@ function refusals() {
         : name.startsWith('device') || name === 'tensorCreate'
           ? 'device'
           : '';
-    if (!takes || name === 'deviceOpen') continue;
+    if (!takes || ['deviceOpen', 'deviceCount'].includes(name)) continue;
     for (const item of [...wrong, takes === 'tensor' ? device : handles[0]]) {
       try {
         addon[name](item, [1], 'f32', 'data', 'plain');

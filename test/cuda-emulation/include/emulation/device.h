@@ -8,7 +8,7 @@
 
 #include "types.h"
 
-#define SIDETUNE_INDEX extern __thread __attribute__((tls_model("initial-exec")))
+#define SIDETUNE_INDEX extern __thread
 SIDETUNE_INDEX uint3 threadIdx;
 SIDETUNE_INDEX uint3 blockIdx;
 SIDETUNE_INDEX dim3 blockDim;
