@@ -49,7 +49,8 @@ void set(Configuration& configuration, const std::string& key, const std::string
   } else if (key == "seed") {
     configuration.seed = static_cast<uint64_t>(whole_number(key, value, 0, INT64_MAX));
   } else if (key == "streams") {
-    if (value != "immediate") refuse(key, value, "immediate");
+    if (value != "immediate" && value != "deferred") refuse(key, value, "immediate or deferred");
+    configuration.deferred = value == "deferred";
   } else if (key == "memory") {
     configuration.memory_bytes = static_cast<size_t>(whole_number(key, value, 1, int64_t{1} << 46));
   } else if (key == "fail") {

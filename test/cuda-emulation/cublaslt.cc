@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "errors.h"
 #include "matrix_product.h"
 #include "memory.h"
+#include "observer.h"
 #include "streams.h"
 
 struct cublasLtContext {};
@@ -30,7 +32,7 @@ struct cublasLtMatrixLayoutOpaque {
 
 struct cublasLtMatmulPreferenceOpaque {
   uint64_t most_workspace_bytes = 0;
-  uint32_t alignments[4] = {256, 256, 256, 256};  // of A, B, C, D
+  std::array<uint32_t, 4> alignments = {256, 256, 256, 256};  // of A, B, C, D
 };
 
 namespace sidetune::emulation {
@@ -45,9 +47,10 @@ cublasStatus_t refuse(cublasStatus_t status, const std::string& reason) {
   return status;
 }
 
-cublasStatus_t failed(const std::string& text) {
+// Reports, and is false.
+bool wrong(const std::string& text) {
   report("cublasLtMatmul: " + text);
-  return CUBLAS_STATUS_EXECUTION_FAILED;
+  return false;
 }
 
 template <class T>
@@ -155,41 +158,62 @@ struct Operand {
   uint32_t alignment;
 };
 
-cublasStatus_t check_operand(const Operand& operand) {
-  if (!operand.data) return failed(std::string(operand.name) + " is null");
-  if (!check_device_range(std::string("cublasLtMatmul: ") + operand.name, operand.data, operand.bytes))
-    return CUBLAS_STATUS_EXECUTION_FAILED;
-  if (reinterpret_cast<uintptr_t>(operand.data) % operand.alignment != 0)
-    return failed(std::string(operand.name) + " is no multiple of " + std::to_string(operand.alignment) + " bytes");
-  return CUBLAS_STATUS_SUCCESS;
+bool check_operand(const Operand& operand) {
+  if (!operand.data) return wrong(std::string(operand.name) + " is null");
+  if (!check_device_range(std::string("cublasLtMatmul: ") + operand.name, operand.data, operand.bytes)) return false;
+  if (reinterpret_cast<uintptr_t>(operand.data) % operand.alignment == 0) return true;
+  return wrong(std::string(operand.name) + " is no multiple of " + std::to_string(operand.alignment) + " bytes");
 }
 
+using Alignments = std::array<uint32_t, 4>;  // of A, B, C, D
+
 // Ranges, alignment and overlaps of everything that the product touches.
-cublasStatus_t check_memory(const MatrixProduct& p, const uint32_t (&alignments)[4], const void* workspace,
-                            size_t workspace_bytes) {
+bool check_memory(const MatrixProduct& p, const Alignments& alignments, const void* workspace, size_t workspace_bytes) {
   const auto bytes = [](const Layout& layout) { return static_cast<size_t>(layout.extent()) * bytes_of(layout.type); };
-  const Operand a = {"A", p.a, bytes(p.a_layout), alignments[0]}, b = {"B", p.b, bytes(p.b_layout), alignments[1]};
   const Operand c = {"C", p.c, bytes(p.c_layout), alignments[2]}, d = {"D", p.d, bytes(p.d_layout), alignments[3]};
-  const Operand bias = {"the bias", p.bias, static_cast<size_t>(p.d_layout.rows) * bytes_of(p.bias_type), 16};
-  const Operand scratch = {"the workspace", workspace, workspace_bytes, 16};
-  std::vector<Operand> read = {a, b};
-  if (p.beta != 0) read.push_back(c);
-  if (p.bias) read.push_back(bias);
+  const Operand scratch = {"the workspace", workspace, workspace_bytes, kMostAlignment};
+  std::vector<Operand> read = {{"A", p.a, bytes(p.a_layout), alignments[0]}, {"B", p.b, bytes(p.b_layout), alignments[1]}};
+  if (p.bias) read.push_back({"the bias", p.bias, static_cast<size_t>(p.d_layout.rows) * bytes_of(p.bias_type), kMostAlignment});
+  const bool in_place = p.c == p.d && same(p.c_layout, p.d_layout);
+  if (p.beta != 0 && !in_place) read.push_back(c);
+  if (!check_operand(d) || (workspace_bytes > 0 && !check_operand(scratch))) return false;
+  const auto meet = [](const Operand& x, const Operand& y) {
+    return x.bytes > 0 && y.bytes > 0 && overlap(x.data, x.bytes, y.data, y.bytes) &&
+           !wrong(std::string(x.name) + " overlaps " + y.name);
+  };
+  if (meet(scratch, d)) return false;
   for (const Operand& operand : read)
-    if (const cublasStatus_t status = check_operand(operand); status != CUBLAS_STATUS_SUCCESS) return status;
-  if (const cublasStatus_t status = check_operand(d); status != CUBLAS_STATUS_SUCCESS) return status;
-  if (workspace_bytes > 0) {
-    if (const cublasStatus_t status = check_operand(scratch); status != CUBLAS_STATUS_SUCCESS) return status;
-    if (overlap(d.data, d.bytes, scratch.data, scratch.bytes)) return failed("the workspace overlaps D");
-  }
-  for (const Operand& operand : read) {
-    const bool in_place = operand.data == c.data && &operand == &read[2] && c.data == d.data && same(p.c_layout, p.d_layout);
-    if (!in_place && overlap(operand.data, operand.bytes, d.data, d.bytes))
-      return failed(std::string(operand.name) + " overlaps D");
-    if (workspace_bytes > 0 && overlap(operand.data, operand.bytes, scratch.data, scratch.bytes))
-      return failed(std::string("the workspace overlaps ") + operand.name);
-  }
-  return CUBLAS_STATUS_SUCCESS;
+    if (!check_operand(operand) || meet(operand, d) || meet(scratch, operand)) return false;
+  return true;
+}
+
+// Calls visit(begin, bytes) for each column, or row, that lies in one piece.
+template <class Visit>
+void for_each_line(const Layout& layout, const void* data, const Visit& visit) {
+  const bool by_column = layout.order == CUBLASLT_ORDER_COL;
+  const int64_t lines = by_column ? layout.columns : layout.rows, length = by_column ? layout.rows : layout.columns;
+  const auto size = static_cast<int64_t>(bytes_of(layout.type));
+  for (int64_t batch = 0; batch < layout.batches; batch++)
+    for (int64_t line = 0; line < lines; line++)
+      visit(static_cast<const char*>(data) + (batch * layout.batch_stride + line * layout.leading_dimension) * size,
+            static_cast<size_t>(length * size));
+}
+
+// Whether all that the product reads was written.
+bool check_content(const MatrixProduct& p) {
+  bool is_written = true;
+  const auto check = [&is_written](const char* name, const Layout& layout, const void* data) {
+    for_each_line(layout, data, [&](const void* line, size_t bytes) {
+      is_written = is_written && observer->read_by_stream(std::string("cublasLtMatmul: ") + name, line, bytes);
+    });
+  };
+  check("A", p.a_layout, p.a);
+  check("B", p.b_layout, p.b);
+  if (p.beta != 0) check("C", p.c_layout, p.c);
+  if (p.bias && is_written)
+    is_written = observer->read_by_stream("cublasLtMatmul: the bias", p.bias,
+                                          static_cast<size_t>(p.d_layout.rows) * bytes_of(p.bias_type));
+  return is_written;
 }
 
 }  // namespace
@@ -381,7 +405,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   if (const cublasStatus_t status = check_problem(*description, p.a_layout, p.b_layout, p.c_layout, p.d_layout);
       status != CUBLAS_STATUS_SUCCESS)
     return status;
-  uint32_t alignments[4] = {kMostAlignment, kMostAlignment, kMostAlignment, kMostAlignment};
+  Alignments alignments = {kMostAlignment, kMostAlignment, kMostAlignment, kMostAlignment};
   if (algorithm) {
     if (algorithm->data[0] != mark_of(*description, p.a_layout, p.b_layout, p.d_layout))
       return refuse(CUBLAS_STATUS_INVALID_VALUE, "the algorithm was found for another problem");
@@ -398,15 +422,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   p.a = a, p.b = b, p.c = c, p.d = d;
   p.bias_type = p.d_layout.type;
   if (description->epilogue == CUBLASLT_EPILOGUE_BIAS) {
-    if (!description->bias) return failed("the epilogue adds a bias, and its pointer was not set");
+    if (!description->bias && !wrong("the epilogue adds a bias, and its pointer was not set"))
+      return CUBLAS_STATUS_EXECUTION_FAILED;
     p.bias = description->bias;
   }
-  if (const cublasStatus_t status = check_memory(p, alignments, workspace, workspace_bytes); status != CUBLAS_STATUS_SUCCESS)
-    return status;
-  const cudaError_t error = submit(stream, {"cublasLtMatmul", [=] {
-                                              if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
-                                              multiply(p);
-                                            }});
+  const auto check = [=] { return check_memory(p, alignments, workspace, workspace_bytes); };
+  const auto run = [=] {
+    if (workspace_bytes > 0) std::memset(workspace, 0xff, workspace_bytes);
+    if (observer && !check_content(p)) return;
+    multiply(p);
+    if (observer)
+      for_each_line(p.d_layout, p.d, [](const void* line, size_t bytes) { observer->written_by_stream(line, bytes); });
+  };
+  const cudaError_t error = submit(stream, {"cublasLtMatmul", run, check});
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 

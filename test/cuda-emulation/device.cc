@@ -49,7 +49,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, std::shared_ptr<const Kerne
   if (!check_stream("cudaLaunchKernelEx", config.stream)) return note(sticky_error());
   if (const cudaError_t error = check_launch(config, *call)) return note(error);
   const Launch launch = {config.gridDim, config.blockDim, config.dynamicSmemBytes, call.get()};
-  return submit(config.stream, {kernel_name(call->kernel), [launch, call] { run_grid(launch); }});
+  return submit(config.stream, {kernel_name(call->kernel), [launch, call] { run_grid(launch); }, {}});
 }
 
 }  // namespace sidetune::emulation
@@ -120,6 +120,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaDeviceSynchronize() {
   if (const cudaError_t error = enter("cudaDeviceSynchronize")) return error;
+  if (const cudaError_t error = refuse_in_capture()) return error;
   run_everything();
   return note(sticky_error());
 }

@@ -11,6 +11,7 @@
 
 #include "errors.h"
 #include "execution_state.h"
+#include "observer.h"
 
 __thread uint3 threadIdx;
 __thread uint3 blockIdx;
@@ -20,6 +21,7 @@ __shared__ __align__(128) unsigned char sidetune_shared[sidetune::emulation::kMo
 
 namespace sidetune::emulation {
 
+Observer* observer = nullptr;
 __thread Execution* running = nullptr;
 
 namespace {
@@ -50,6 +52,7 @@ void Execution::run(const Launch& launch) {
   warps_.resize(static_cast<size_t>((thread_count_ + 31) / 32));
   index_of_place_.resize(static_cast<size_t>(thread_count_));
   running = this;
+  if (observer) observer->begin_launch(launch);
   std::vector<uint32_t> shuffled;
   if (order_ == Order::shuffled) {
     shuffled.resize(static_cast<size_t>(blocks));
@@ -62,6 +65,7 @@ void Execution::run(const Launch& launch) {
                                                         : place;
     run_block(block);
   }
+  if (observer) observer->end_launch();
   running = nullptr;
 }
 
@@ -81,6 +85,7 @@ void Execution::run_block(int64_t block) {
   exited_ = 0;
   at_barrier_ = 0;
   barrier_sum_ = 0;
+  if (observer) observer->begin_block();
   start_fiber(main_);
 }
 
@@ -184,6 +189,7 @@ int Execution::block_barrier(Barrier kind, int predicate, Place place) {
     barrier_result_ = kind == Barrier::count  ? barrier_sum_
                       : kind == Barrier::both ? barrier_sum_ == thread_count_
                                               : barrier_sum_ > 0;
+    if (observer) observer->block_barrier();
     wake_block();
   }
   return barrier_result_;
@@ -234,7 +240,10 @@ void Execution::warp_meeting(const char* name, unsigned mask, void* brought, Com
   const std::array<void*, 32> everything = meeting->brought;
   *meeting = warp.meetings.back();
   warp.meetings.pop_back();
-  if (complete) complete(mask, everything.data());
+  if (complete)
+    complete(mask, everything.data());
+  else if (observer)
+    observer->warp_barrier(first, mask);  // other meetings do not order memory
   // Lanes take turns anew, in the launch's order.
   std::array<int, 32> order;
   int count = 0;

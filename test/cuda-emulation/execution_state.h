@@ -21,6 +21,7 @@ struct Copies {
   struct Copy {
     void* shared;
     const void* global;  // null: zeros
+    Place place;
   };
   std::deque<std::vector<Copy>> groups;
   std::vector<Copy> open;  // not committed yet
@@ -68,6 +69,7 @@ class Execution {
 
   const Launch& launch() const { return *launch_; }
   int thread() const { return thread_; }
+  bool is_on_stack(const void* address) const { return stacks_.contains(address); }
   Copies& copies_of_thread();
   Place place() const { return threads_[thread_].place; }
 

@@ -4,12 +4,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "errors.h"
+#include "observer.h"
 #include "streams.h"
 
 namespace sidetune::emulation {
@@ -116,12 +119,73 @@ cudaError_t release(const char* function, void* pointer, bool is_pinned) {
     return note(sticky_error());
   }
   if (!is_pinned) r.device_bytes -= found->second.bytes;
+  if (observer && !is_pinned) observer->freed(found->second);
   give(found->second);
   r.allocations.erase(found);
   return cudaSuccess;
 }
 
+// On which side of a copy the device is.
+struct Places {
+  bool to_device = false, from_device = false;
+};
+
+bool is_on_device(const void* data) {
+  const Allocation found = allocation_of(data);
+  return found && !found.is_pinned;
+}
+
+// False for a kind that is none.
+bool places_of(cudaMemcpyKind kind, const void* to, const void* from, Places* places) {
+  switch (kind) {
+    case cudaMemcpyHostToHost:
+      *places = {false, false};
+      return true;
+    case cudaMemcpyHostToDevice:
+      *places = {true, false};
+      return true;
+    case cudaMemcpyDeviceToHost:
+      *places = {false, true};
+      return true;
+    case cudaMemcpyDeviceToDevice:
+      *places = {true, true};
+      return true;
+    case cudaMemcpyDefault:
+      *places = {is_on_device(to), is_on_device(from)};
+      return true;
+  }
+  return false;
+}
+
+bool check_range(const char* what, const void* data, size_t bytes, bool on_device) {
+  return on_device ? check_device_range(what, data, bytes) : check_host_range(what, data, bytes);
+}
+
+// A copy that runs later finds its host memory as it was queued: who changes the source in between, or has used the destination
+// before it was there, did not wait for the copy. CUDA may be done with pageable memory earlier, and promises it nowhere.
+std::function<void()> watched(const std::function<void()>& copy, void* to, const void* from, size_t bytes, Places places) {
+  std::vector<char> source;
+  if (!places.from_device) source.assign(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+  if (!places.to_device) std::memset(to, 0xff, bytes);
+  return [=, source = std::move(source)] {
+    if (!places.from_device && std::memcmp(source.data(), from, bytes) != 0)
+      report("cudaMemcpyAsync: the source was changed before the copy was done");
+    const auto is_untouched = [](char byte) { return byte == '\xff'; };
+    if (!places.to_device && !std::all_of(static_cast<char*>(to), static_cast<char*>(to) + bytes, is_untouched))
+      report("cudaMemcpyAsync: the destination was written before the copy was done");
+    copy();
+  };
+}
+
 }  // namespace
+
+std::vector<Allocation> device_allocations() {
+  const std::lock_guard lock(registry().mutex);
+  std::vector<Allocation> all;
+  for (const auto& [begin, allocation] : registry().allocations)
+    if (!allocation.is_pinned) all.push_back(allocation);
+  return all;
+}
 
 Allocation allocation_of(const void* address) {
   const std::lock_guard lock(registry().mutex);
@@ -160,6 +224,7 @@ std::string free_all_memory() {
   const size_t count = r.allocations.size();
   for (const auto& [begin, allocation] : r.allocations) {
     bytes += allocation.bytes;
+    if (observer && !allocation.is_pinned) observer->freed(allocation);
     give(allocation);
   }
   r.allocations.clear();
@@ -184,21 +249,25 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (const cudaError_t error = enter("cudaMalloc")) return error;
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return allocate(pointer, bytes, false);
 }
 
 cudaError_t cudaFree(void* pointer) {
   if (const cudaError_t error = enter("cudaFree")) return error;
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return release("cudaFree", pointer, false);
 }
 
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   if (const cudaError_t error = enter("cudaMallocHost")) return error;
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return allocate(pointer, bytes, true);
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
   if (const cudaError_t error = enter("cudaFreeHost")) return error;
+  if (const cudaError_t error = refuse_in_capture()) return error;
   return release("cudaFreeHost", pointer, true);
 }
 
@@ -207,48 +276,40 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (!check_stream("cudaMemcpyAsync", stream)) return note(sticky_error());
   if (bytes == 0) return cudaSuccess;
   if (!to || !from) return note(cudaErrorInvalidValue);
-  const auto is_on_device = [](const void* data) {
-    const Allocation found = allocation_of(data);
-    return found && !found.is_pinned;
-  };
-  bool to_device = false, from_device = false;
-  switch (kind) {
-    case cudaMemcpyHostToHost:
-      break;
-    case cudaMemcpyHostToDevice:
-      to_device = true;
-      break;
-    case cudaMemcpyDeviceToHost:
-      from_device = true;
-      break;
-    case cudaMemcpyDeviceToDevice:
-      to_device = from_device = true;
-      break;
-    case cudaMemcpyDefault:
-      to_device = is_on_device(to), from_device = is_on_device(from);
-      break;
-    default:
-      return note(cudaErrorInvalidMemcpyDirection);
-  }
-  const auto check = [bytes](const char* what, const void* data, bool on_device) {
-    return on_device ? check_device_range(what, data, bytes) : check_host_range(what, data, bytes);
-  };
-  if (!check("cudaMemcpyAsync: the destination", to, to_device) || !check("cudaMemcpyAsync: the source", from, from_device))
-    return note(sticky_error());
-  if (static_cast<char*>(to) < static_cast<const char*>(from) + bytes &&
-      static_cast<const char*>(from) < static_cast<char*>(to) + bytes) {
+  Places places;
+  if (!places_of(kind, to, from, &places)) return note(cudaErrorInvalidMemcpyDirection);
+  const auto check = [=] {
+    if (!check_range("cudaMemcpyAsync: the destination", to, bytes, places.to_device) ||
+        !check_range("cudaMemcpyAsync: the source", from, bytes, places.from_device))
+      return false;
+    const auto *to_begin = static_cast<const char*>(to), *from_begin = static_cast<const char*>(from);
+    if (to_begin >= from_begin + bytes || from_begin >= to_begin + bytes) return true;
     report("cudaMemcpyAsync: source and destination overlap");
-    return note(sticky_error());
-  }
-  return submit(stream, {"cudaMemcpyAsync", [=] { std::memcpy(to, from, bytes); }});
+    return false;
+  };
+  const auto copy = [=] {
+    std::memcpy(to, from, bytes);
+    if (!observer || !places.to_device) return;
+    if (places.from_device)
+      observer->copied_by_stream(to, from, bytes);
+    else
+      observer->written_by_stream(to, bytes);
+  };
+  if (!check()) return note(sticky_error());
+  if (is_capturing(stream) || !configuration().deferred) return submit(stream, {"cudaMemcpyAsync", copy, check});
+  return submit(stream, {"cudaMemcpyAsync", watched(copy, to, from, bytes, places), {}});
 }
 
 cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
   if (const cudaError_t error = enter("cudaMemsetAsync")) return error;
   if (!check_stream("cudaMemsetAsync", stream)) return note(sticky_error());
   if (bytes == 0) return cudaSuccess;
-  if (!check_device_range("cudaMemsetAsync: the destination", data, bytes)) return note(sticky_error());
-  return submit(stream, {"cudaMemsetAsync", [=] { std::memset(data, value, bytes); }});
+  const auto check = [=] { return check_device_range("cudaMemsetAsync: the destination", data, bytes); };
+  const auto fill = [=] {
+    std::memset(data, value, bytes);
+    if (observer) observer->written_by_stream(data, bytes);
+  };
+  return submit(stream, {"cudaMemsetAsync", fill, check});
 }
 
 }  // extern "C"

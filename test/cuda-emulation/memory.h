@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 namespace sidetune::emulation {
 
@@ -16,6 +17,9 @@ struct Allocation {
     return begin && at >= begin && at <= begin + bytes && count <= static_cast<size_t>(begin + bytes - at);
   }
 };
+
+// Of memory on the device, by address.
+std::vector<Allocation> device_allocations();
 
 // The allocation that `address` is in, or none.
 Allocation allocation_of(const void* address);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "execution_state.h"
+#include "observer.h"
 
 namespace sidetune::emulation {
 namespace {
@@ -37,6 +38,7 @@ void load_matrix(unsigned mask, void* const* brought, bool is_transposed) {
   for (int lane = 0; lane < 32; lane++) {
     const void* row = static_cast<LoadMatrix*>(brought[lane])->row;
     check_shared("ldmatrix", row, 16, execution().place());
+    if (observer) observer->read(execution().thread() / 32 * 32 + lane, row, 16, execution().place());
     std::memcpy(numbers[lane / 8][lane % 8], row, 16);
   }
   for (int lane = 0; lane < 32; lane++) {
@@ -52,6 +54,7 @@ void load_matrix(unsigned mask, void* const* brought, bool is_transposed) {
 
 void arrive(const std::vector<Copies::Copy>& group) {
   for (const Copies::Copy& copy : group) {
+    if (observer) observer->written(execution().thread(), copy.shared, 16, copy.place);
     if (copy.global)
       std::memcpy(copy.shared, copy.global, 16);
     else
@@ -100,8 +103,13 @@ void copy_async(void* shared, const void* global, bool valid, Place place) {
     if (e.copied_from.is_pinned || !e.copied_from.contains(global, 16))
       fail_kernel("cp.async: the source is not inside an allocation on the device", place);
   }
+  if (observer) {
+    if (valid) observer->read(e.thread(), global, 16, place);
+    observer->written(e.thread(), shared, 16, place);
+    observer->awaited(shared, 16);
+  }
   std::memset(shared, 0xff, 16);
-  e.copies_of_thread().open.push_back({shared, valid ? global : nullptr});
+  e.copies_of_thread().open.push_back({shared, valid ? global : nullptr, place});
 }
 
 void commit_copies() {

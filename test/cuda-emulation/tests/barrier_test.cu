@@ -31,17 +31,17 @@ __global__ void rotate(int* numbers, int rounds) {
     own = places[(self + 1) % count];
     __syncthreads();
   }
-  numbers[self] = own;
+  numbers[static_cast<int>(blockIdx.x) * count + self] = own;
 }
 
 TEST(barriers_hold_everybody) {
   for (const char* order : kOrders) {
     Emulated device(order);
     for (int threads : {1, 2, 31, 33, 256, 1024}) {
-      Numbers<int> out(device, static_cast<size_t>(threads));
+      Numbers<int> out(device, static_cast<size_t>(2 * threads));
       SUCCEEDS(device.launch(rotate, 2, threads, threads * sizeof(int), out.data(), 5));
       const auto result = out.read();
-      for (int i = 0; i < threads; i++) CHECK_EQUAL(result[i], (i + 5) % threads);
+      for (int i = 0; i < 2 * threads; i++) CHECK_EQUAL(result[i], (i % threads + 5) % threads);
     }
   }
 }
@@ -93,7 +93,7 @@ TEST(a_mistake_ends_the_grid_and_the_next_one_runs) {
     CHECK_EQUAL(std::string(cudaGetErrorName(device.launch(leaves_early, 1, 64, 0, 64))), "cudaErrorLaunchFailure");  // it stays
   }
   Emulated device;
-  Numbers<int> out(device, 64);
+  Numbers<int> out(device, 128);
   SUCCEEDS(device.launch(rotate, 2, 64, 64 * sizeof(int), out.data(), 5));
   CHECK_EQUAL(out.read()[0], 5);
 }

@@ -85,6 +85,8 @@ class Numbers {
   T* data_ = nullptr;
 };
 
+inline float4* as_vectors(Numbers<float>& numbers) { return reinterpret_cast<float4*>(numbers.data()); }
+
 inline void check_contains(const std::string& text, const std::string& part, const char* file, int line) {
   if (text.find(part) == std::string::npos) fail(file, line, "'" + text + "' does not contain '" + part + "'");
 }

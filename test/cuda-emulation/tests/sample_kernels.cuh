@@ -3,6 +3,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <mma_instructions.cuh>
 
 extern __shared__ __align__(128) unsigned char sidetune_shared[];
 
@@ -83,6 +84,21 @@ inline __global__ void reverse_in_warps(const int* from, int* to) {
   numbers[threadIdx.x] = from[threadIdx.x];
   __syncwarp();
   to[threadIdx.x] = numbers[threadIdx.x ^ 31];
+}
+
+// A thread copies 16 bytes in each of two groups, waits for all but `Left` of them, and reads its mirror image's.
+template <int Left>
+__global__ void copy_in_groups(const float4* from, float4* to, int count) {
+  auto* places = reinterpret_cast<float4*>(sidetune_shared);
+  const int self = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  for (int group = 0; group < 2; group++) {
+    const int index = group * threads + self;
+    cuda::copy_async_16(places + index, from + index, index < count);
+    cuda::copy_async_commit();
+  }
+  cuda::copy_async_wait<Left>();
+  __syncthreads();
+  for (int group = 0; group < 2; group++) to[group * threads + self] = places[group * threads + threads - 1 - self];
 }
 
 }  // namespace sidetune::testing

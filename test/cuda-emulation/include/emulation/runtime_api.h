@@ -11,38 +11,40 @@
 #define CUDART_VERSION 13000
 
 // name, value, text, whether every later call fails with it until cudaDeviceReset
-#define SIDETUNE_CUDA_ERRORS(ERROR)                                                                               \
-  ERROR(cudaSuccess, 0, "no error", false)                                                                        \
-  ERROR(cudaErrorInvalidValue, 1, "invalid argument", false)                                                      \
-  ERROR(cudaErrorMemoryAllocation, 2, "out of memory", false)                                                     \
-  ERROR(cudaErrorInitializationError, 3, "initialization error", false)                                           \
-  ERROR(cudaErrorInvalidConfiguration, 9, "invalid configuration argument", false)                                \
-  ERROR(cudaErrorInvalidDevicePointer, 17, "invalid device pointer", false)                                       \
-  ERROR(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy", false)                          \
-  ERROR(cudaErrorInsufficientDriver, 35, "CUDA driver version is insufficient for CUDA runtime version", false)   \
-  ERROR(cudaErrorDevicesUnavailable, 46, "CUDA-capable device(s) is/are busy or unavailable", false)              \
-  ERROR(cudaErrorInvalidDeviceFunction, 98, "invalid device function", false)                                     \
-  ERROR(cudaErrorNoDevice, 100, "no CUDA-capable device is detected", false)                                      \
-  ERROR(cudaErrorInvalidDevice, 101, "invalid device ordinal", false)                                             \
-  ERROR(cudaErrorInvalidKernelImage, 200, "device kernel image is invalid", false)                                \
-  ERROR(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device", false)  \
-  ERROR(cudaErrorECCUncorrectable, 214, "uncorrectable ECC error encountered", true)                              \
-  ERROR(cudaErrorInvalidResourceHandle, 400, "invalid resource handle", false)                                    \
-  ERROR(cudaErrorNotReady, 600, "device not ready", false)                                                        \
-  ERROR(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered", true)                           \
-  ERROR(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch", false)                     \
-  ERROR(cudaErrorLaunchTimeout, 702, "the launch timed out and was terminated", true)                             \
-  ERROR(cudaErrorAssert, 710, "device-side assert triggered", true)                                               \
-  ERROR(cudaErrorHardwareStackError, 714, "hardware stack error", true)                                           \
-  ERROR(cudaErrorIllegalInstruction, 715, "an illegal instruction was encountered", true)                         \
-  ERROR(cudaErrorMisalignedAddress, 716, "misaligned address", true)                                              \
-  ERROR(cudaErrorInvalidAddressSpace, 717, "operation not supported on global/shared address space", true)        \
-  ERROR(cudaErrorInvalidPc, 718, "invalid program counter", true)                                                 \
-  ERROR(cudaErrorLaunchFailure, 719, "unspecified launch failure", true)                                          \
-  ERROR(cudaErrorNotSupported, 801, "operation not supported", false)                                             \
-  ERROR(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing", false)        \
-  ERROR(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to a previous error during capture", false) \
-  ERROR(cudaErrorIllegalState, 401, "the operation cannot be performed in the present state", false)              \
+#define SIDETUNE_CUDA_ERRORS(ERROR)                                                                                         \
+  ERROR(cudaSuccess, 0, "no error", false)                                                                                  \
+  ERROR(cudaErrorInvalidValue, 1, "invalid argument", false)                                                                \
+  ERROR(cudaErrorMemoryAllocation, 2, "out of memory", false)                                                               \
+  ERROR(cudaErrorInitializationError, 3, "initialization error", false)                                                     \
+  ERROR(cudaErrorInvalidConfiguration, 9, "invalid configuration argument", false)                                          \
+  ERROR(cudaErrorInvalidDevicePointer, 17, "invalid device pointer", false)                                                 \
+  ERROR(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy", false)                                    \
+  ERROR(cudaErrorInsufficientDriver, 35, "CUDA driver version is insufficient for CUDA runtime version", false)             \
+  ERROR(cudaErrorDevicesUnavailable, 46, "CUDA-capable device(s) is/are busy or unavailable", false)                        \
+  ERROR(cudaErrorInvalidDeviceFunction, 98, "invalid device function", false)                                               \
+  ERROR(cudaErrorNoDevice, 100, "no CUDA-capable device is detected", false)                                                \
+  ERROR(cudaErrorInvalidDevice, 101, "invalid device ordinal", false)                                                       \
+  ERROR(cudaErrorInvalidKernelImage, 200, "device kernel image is invalid", false)                                          \
+  ERROR(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device", false)            \
+  ERROR(cudaErrorECCUncorrectable, 214, "uncorrectable ECC error encountered", true)                                        \
+  ERROR(cudaErrorInvalidResourceHandle, 400, "invalid resource handle", false)                                              \
+  ERROR(cudaErrorNotReady, 600, "device not ready", false)                                                                  \
+  ERROR(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered", true)                                     \
+  ERROR(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch", false)                               \
+  ERROR(cudaErrorLaunchTimeout, 702, "the launch timed out and was terminated", true)                                       \
+  ERROR(cudaErrorAssert, 710, "device-side assert triggered", true)                                                         \
+  ERROR(cudaErrorHardwareStackError, 714, "hardware stack error", true)                                                     \
+  ERROR(cudaErrorIllegalInstruction, 715, "an illegal instruction was encountered", true)                                   \
+  ERROR(cudaErrorMisalignedAddress, 716, "misaligned address", true)                                                        \
+  ERROR(cudaErrorInvalidAddressSpace, 717, "operation not supported on global/shared address space", true)                  \
+  ERROR(cudaErrorInvalidPc, 718, "invalid program counter", true)                                                           \
+  ERROR(cudaErrorLaunchFailure, 719, "unspecified launch failure", true)                                                    \
+  ERROR(cudaErrorNotSupported, 801, "operation not supported", false)                                                       \
+  ERROR(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing", false)                  \
+  ERROR(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to a previous error during capture", false)           \
+  ERROR(cudaErrorStreamCaptureWrongThread, 908, "attempt to terminate a thread-local capture sequence from another thread", \
+        false)                                                                                                              \
+  ERROR(cudaErrorIllegalState, 401, "the operation cannot be performed in the present state", false)                        \
   ERROR(cudaErrorUnknown, 999, "unknown error", true)
 
 enum cudaError {
