@@ -195,7 +195,10 @@ Status status_of_current_exception() noexcept {
 namespace sidetune {
 
 BackendDevice::BackendDevice(int threads)
-    : threads(threads), team(threads), share(cpu::Cores::of_process(), threads), gemms(std::make_shared<cpu::GemmCache>()) {}
+    : threads(threads),
+      team(threads),
+      share(cpu::Cores::of_process(), threads),
+      gemms(std::make_shared<cpu::GemmCache>(threads)) {}
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
