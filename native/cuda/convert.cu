@@ -34,27 +34,30 @@ void convert(Cuda& cuda, const void* from, DType from_dtype, void* to, DType to_
           "copying");
     return;
   }
-  dispatch(from_dtype, [&](auto from_type) {
-    dispatch(to_dtype, [&](auto to_type) {
-      using From = typename decltype(from_type)::type;
-      using To = typename decltype(to_type)::type;
-      each(cuda, count, Convert<From, To>{static_cast<const From*>(from), static_cast<To*>(to)});
-    });
-  });
+  if (to_dtype == DType::bf16)
+    each(cuda, count, Convert<float, bf16_t>{static_cast<const float*>(from), static_cast<bf16_t*>(to)});
+  else
+    each(cuda, count, Convert<bf16_t, float>{static_cast<const bf16_t*>(from), static_cast<float*>(to)});
 }
 
-void convert(Cuda& cuda, const Rows& from, const Rows& to, int64_t batch, int64_t rows, int64_t columns) {
+namespace {
+
+template <class From, class To>
+void convert_each(Cuda& cuda, const Rows& from, const Rows& to, int64_t batch, int64_t rows, int64_t columns) {
   constexpr int kThreads = 128;
   const int64_t count = batch * rows * columns;
-  dispatch(from.dtype, [&](auto from_type) {
-    dispatch(to.dtype, [&](auto to_type) {
-      using From = typename decltype(from_type)::type;
-      using To = typename decltype(to_type)::type;
-      launch(cuda, convert_rows<From, To>, {blocks_for(cuda.properties, count, kThreads), kThreads},
-             static_cast<const From*>(from.data), from.leading, from.stride, static_cast<To*>(to.data), to.leading, to.stride,
-             rows, columns, count);
-    });
-  });
+  launch(cuda, convert_rows<From, To>, {blocks_for(cuda.properties, count, kThreads), kThreads},
+         static_cast<const From*>(from.data), from.leading, from.stride, static_cast<To*>(to.data), to.leading, to.stride, rows,
+         columns, count);
+}
+
+}  // namespace
+
+void convert(Cuda& cuda, const Rows& from, const Rows& to, int64_t batch, int64_t rows, int64_t columns) {
+  if (to.dtype == DType::bf16)
+    convert_each<float, bf16_t>(cuda, from, to, batch, rows, columns);
+  else
+    convert_each<bf16_t, float>(cuda, from, to, batch, rows, columns);
 }
 
 }  // namespace sidetune::cuda

@@ -14,7 +14,7 @@ struct Rows {
   DType dtype;
   int64_t leading, stride;
 };
-// The same for matrices. What lies between the rows of `to` is left alone.
+// Matrices from one dtype to the other. What lies between the rows of `to` is left alone.
 void convert(Cuda& cuda, const Rows& from, const Rows& to, int64_t batch, int64_t rows, int64_t columns);
 
 }  // namespace sidetune::cuda

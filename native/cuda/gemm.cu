@@ -180,9 +180,10 @@ void multiply(Cuda& cuda, const Product& p, Workspace scratch) {
                               alignment_of(p.out, p.out_dtype, p.out_leading, p.out_stride),
                               alignment_of(p.addend ? p.addend : p.out, p.out_dtype, p.out_leading, p.out_stride),
                               bias ? alignment_of(bias, p.out_dtype, 0, 0) : 0};
-  const Gemms::Key key{p.rows,       p.columns,    p.inner,        p.batch,          p.dtype,        p.out_dtype,  p.a.transposed,
-                       p.b.transposed, p.a.leading,  p.b.leading,  p.out_leading,    p.a.stride,     p.b.stride,   p.out_stride,
-                       alignments.a, alignments.b, alignments.out, alignments.addend, alignments.bias};
+  const Gemms::Key key{p.rows,        p.columns,      p.inner,           p.batch,        p.dtype,
+                       p.out_dtype,   p.a.transposed, p.b.transposed,    p.a.leading,    p.b.leading,
+                       p.out_leading, p.a.stride,     p.b.stride,        p.out_stride,   alignments.a,
+                       alignments.b,  alignments.out, alignments.addend, alignments.bias};
   std::unique_ptr<Gemms::Plan>& plan = cuda.gemms->plans[key];
   if (!plan) plan = make_plan(cuda, p, bias, alignments);
   if (bias) set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);

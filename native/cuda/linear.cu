@@ -104,9 +104,7 @@ Product weight_product(const LinearBackward& k, const void* g, int64_t first, in
 int64_t sums_bytes(DType dtype, int64_t width) { return dtype == DType::bf16 ? width * size_of(DType::f32) : 0; }
 
 // Scratch for each row of a step.
-int64_t row_bytes(const LinearForward& k) {
-  return k.activation == Activation::gelu ? sums_bytes(k.x.dtype, k.out.dim(-1)) : 0;
-}
+int64_t row_bytes(const LinearForward& k) { return k.activation == Activation::gelu ? sums_bytes(k.x.dtype, k.out.dim(-1)) : 0; }
 bool has_sums(const LinearBackward& k) { return k.grad_x && k.x_pre_activation; }
 int64_t row_bytes(const LinearBackward& k) {
   const int64_t O = k.grad_out.dim(-1);

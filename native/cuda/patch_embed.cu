@@ -80,9 +80,7 @@ void fold(Cuda& cuda, const float* from, const Patches& patches, int64_t first, 
   });
 }
 
-void* at_row(const Tensor& tokens, int64_t row) {
-  return tokens.as<std::byte>() + row * tokens.dim(2) * size_of(tokens.dtype);
-}
+void* at_row(const Tensor& tokens, int64_t row) { return tokens.as<std::byte>() + row * tokens.dim(2) * size_of(tokens.dtype); }
 
 // The weight as rows of patches, in the dtype of the tokens.
 const void* operand(Cuda& cuda, const Tensor& weight, DType dtype, Workspace& scratch) {
