@@ -137,52 +137,30 @@ __device__ inline void add_product(Numbers<V>& sum, const Numbers<V>& a, const N
   for (int i = 0; i < V; i++) sum[i] = fmaf(a[i], b[i], sum[i]);
 }
 
-// put(y, x, result) for the team's share of a tile. kSide is the kernel's side, whose taps stay in registers, or 0 for one that is
-// known at run time only.
+// put(y, x, result) for the team's share of a tile. kSide is the kernel's side, or 0 for one that is known at run time only.
 template <int V, int kSide, class Put>
 __device__ void convolve_tile(const PatchGrid& g, const Tile& tile, const Team& team, const Window& window, const float* taps,
                               int margin, const Put& put) {
   const int side = kSide ? kSide : static_cast<int>(g.side), slice = team.slice, rows = static_cast<int>(g.rows);
-  Numbers<V> held[kSide ? kSide * kSide : 1];
-  if constexpr (kSide > 0) {
-#pragma unroll
-    for (int tap = 0; tap < kSide * kSide; tap++) held[tap] = load<V>(taps + tap * slice + team.channel);
-  }
   const int blocks = (tile.end_x - tile.x + kPatchColumns - 1) / kPatchColumns, units = (tile.end_y - tile.y) * blocks;
   for (int unit = team.index; unit < units; unit += team.count) {
     const int y = tile.y + unit / blocks, x = tile.x + unit % blocks * kPatchColumns;
     Numbers<V> sums[kPatchColumns] = {};
-    if constexpr (kSide > 0) {
+    const int begin = margin > y ? margin - y : 0, end = side < rows + margin - y ? side : rows + margin - y;
+    for (int i = begin; i < end; i++) {
+      const float* in = window.at(y + i - margin, x - margin) + team.channel;
+      const float* tap = taps + i * side * slice + team.channel;
+      Numbers<V> seen[kPatchColumns];
 #pragma unroll
-      for (int i = 0; i < kSide; i++) {
-        if (y + i < margin || y + i - margin >= rows) continue;
-        const float* in = window.at(y + i - margin, x - margin) + team.channel;
-        Numbers<V> seen[kPatchColumns + kSide - 1];
+      for (int p = 1; p < kPatchColumns; p++) seen[p] = load<V>(in + (p - 1) * slice);
+#pragma unroll(kSide ? kSide : 4)
+      for (int j = 0; j < side; j++) {
 #pragma unroll
-        for (int j = 0; j < kPatchColumns + kSide - 1; j++) seen[j] = load<V>(in + j * slice);
+        for (int p = 1; p < kPatchColumns; p++) seen[p - 1] = seen[p];
+        seen[kPatchColumns - 1] = load<V>(in + (j + kPatchColumns - 1) * slice);
+        const Numbers<V> w = load<V>(tap + j * slice);
 #pragma unroll
-        for (int j = 0; j < kSide; j++) {
-#pragma unroll
-          for (int p = 0; p < kPatchColumns; p++) add_product(sums[p], held[i * kSide + j], seen[p + j]);
-        }
-      }
-    } else {
-      const int begin = margin > y ? margin - y : 0, end = side < rows + margin - y ? side : rows + margin - y;
-      for (int i = begin; i < end; i++) {
-        const float* in = window.at(y + i - margin, x - margin) + team.channel;
-        const float* tap = taps + i * side * slice + team.channel;
-        Numbers<V> seen[kPatchColumns];
-#pragma unroll
-        for (int p = 1; p < kPatchColumns; p++) seen[p] = load<V>(in + (p - 1) * slice);
-#pragma unroll 4
-        for (int j = 0; j < side; j++) {
-#pragma unroll
-          for (int p = 1; p < kPatchColumns; p++) seen[p - 1] = seen[p];
-          seen[kPatchColumns - 1] = load<V>(in + (j + kPatchColumns - 1) * slice);
-          const Numbers<V> w = load<V>(tap + j * slice);
-#pragma unroll
-          for (int p = 0; p < kPatchColumns; p++) add_product(sums[p], w, seen[p]);
-        }
+        for (int p = 0; p < kPatchColumns; p++) add_product(sums[p], w, seen[p]);
       }
     }
 #pragma unroll
@@ -246,7 +224,7 @@ __device__ void pass_prefix(const PatchGrid& g, int64_t image, const Team& team,
 // sink(convolution of source), or of its transpose if flipped. A block owns tiles of images in slices of the channels: it computes
 // the source once for each number of the tile, and a thread then four results of neighbouring columns at a time.
 template <int V, int kSide, class Source, class Sink>
-__global__ void __launch_bounds__(kPatchThreads)
+__global__ void __launch_bounds__(kPatchThreads, 2)
     convolve_kernel(const PatchGrid g, const Tiling t, const float* weight, bool flipped, const Source source, const Sink sink) {
   SharedMemory shared;
   float* taps = shared.take<float>(g.taps() * t.slice);
@@ -274,7 +252,7 @@ __global__ void __launch_bounds__(kPatchThreads)
 // The whole backward pass: sink(transposed convolution of gradient) if wants_input, and a group of images' sums of gradient ⋆ value
 // for the kernel, [group][channel][tap]. A block owns a group in a slice of the channels and walks through its tiles.
 template <int V, int kSide, class Value, class Gradient, class Sink>
-__global__ void __launch_bounds__(kPatchThreads)
+__global__ void __launch_bounds__(kPatchThreads, 2)
     convolve_backward_kernel(const PatchGrid g, const Tiling t, const float* weight, const Value value, const Gradient gradient,
                              bool wants_input, const Sink sink, float* group_sums, int64_t groups) {
   const TapBlocks blocks(g.side, kTapBlock<kSide>);
