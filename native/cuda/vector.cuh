@@ -110,5 +110,10 @@ template <class Body>
 void dispatch_width(int64_t width, const Body& body) {
   width % 8 == 0 ? body(Width<8>{}) : body(Width<1>{});
 }
+// The same in vectors of four, 16 bytes of f32: for f32 rows beside which bf16 rows stand.
+template <class Body>
+void dispatch_fours(int64_t width, const Body& body) {
+  width % 4 == 0 ? body(Width<4>{}) : body(Width<1>{});
+}
 
 }  // namespace sidetune::cuda
