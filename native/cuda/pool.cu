@@ -16,11 +16,12 @@ Span tokens_of(PoolMode mode, int64_t prefix_tokens, int64_t tokens) {
 
 constexpr int kThreads = 64;
 constexpr int kColumns = 4;  // that a thread owns, where rows can be read so
-constexpr int kAhead = 16;   // tokens that are on their way at once: few threads have columns, each must have many loads open
+constexpr int kAhead = 8;    // tokens that are on their way at once: few threads have columns, each must have many loads open
 
 // A thread owns V columns of an image and adds the tokens in order.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) pool_forward(const T* x, float* out, int64_t images, int64_t tokens, int64_t d, Span read) {
+__global__ void __launch_bounds__(kThreads)
+    pool_forward(const T* x, float* out, int64_t images, int64_t tokens, int64_t d, Span read) {
   const int64_t owners = d / V;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t owner = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; owner < images * owners; owner += step) {

@@ -67,18 +67,16 @@ __device__ inline Numbers<V> load(const bf16_t* from) {
   return numbers;
 }
 
-// Pixels are read 8 bytes at a time.
 template <int V>
 __device__ inline Numbers<V> load(const uint8_t* from) {
   Numbers<V> numbers;
   if constexpr (V == 1) {
     numbers[0] = static_cast<float>(*from);
   } else {
+    static_assert(V == 8, "pixels are read 8 bytes at a time");
+    const uint2 eight = *reinterpret_cast<const uint2*>(from);
 #pragma unroll
-    for (int i = 0; i < V / 4; i++) {
-      const uchar4 four = reinterpret_cast<const uchar4*>(from)[i];
-      numbers[4 * i] = four.x, numbers[4 * i + 1] = four.y, numbers[4 * i + 2] = four.z, numbers[4 * i + 3] = four.w;
-    }
+    for (int i = 0; i < V; i++) numbers[i] = static_cast<float>((i < 4 ? eight.x : eight.y) >> (i % 4 * 8) & 0xff);
   }
   return numbers;
 }
