@@ -1,4 +1,4 @@
-// Numbers in memory and in registers: V at a time, f32 or bf16 outside, f32 inside.
+// Numbers in memory and in registers: V at a time, f32, bf16 or pixels outside, f32 inside.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -63,6 +63,20 @@ __device__ inline Numbers<V> load(const bf16_t* from) {
     numbers[2] = widen(eight.y & 0xffff), numbers[3] = widen(eight.y >> 16);
     numbers[4] = widen(eight.z & 0xffff), numbers[5] = widen(eight.z >> 16);
     numbers[6] = widen(eight.w & 0xffff), numbers[7] = widen(eight.w >> 16);
+  }
+  return numbers;
+}
+
+template <int V>
+__device__ inline Numbers<V> load(const uint8_t* from) {
+  Numbers<V> numbers;
+  if constexpr (V == 1) {
+    numbers[0] = static_cast<float>(*from);
+  } else {
+    static_assert(V == 8, "pixels are read 8 bytes at a time");
+    const uint2 eight = *reinterpret_cast<const uint2*>(from);
+#pragma unroll
+    for (int i = 0; i < V; i++) numbers[i] = static_cast<float>((i < 4 ? eight.x : eight.y) >> (i % 4 * 8) & 0xff);
   }
   return numbers;
 }
