@@ -172,7 +172,9 @@ inline void pack_weight(const PatchGrid& g, const float* weight, bool flipped, f
   }
 }
 
-// Calls body(item, slot); no two calls that run at the same time have the same slot.
+// Calls body(item, slot); no two calls that run at the same time have the same slot. Each thread takes a stretch of its own:
+// blocks side by side have lines of memory side by side, and hardware that fetches lines in pairs would take them from the other
+// thread.
 template <class Body>
 void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& body) {
   const int64_t threads = std::min<int64_t>({cpu.team, items, slots});
@@ -180,7 +182,7 @@ void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& bo
     for (int64_t item = 0; item < items; item++) body(item, 0);
     return;
   }
-#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static)
   for (int64_t item = 0; item < items; item++) body(item, omp_get_thread_num());
 }
 
