@@ -71,6 +71,7 @@ export interface Addon {
   tensorDispose(tensor: Handle): void;
   tensorAlias(tensor: Handle, shape?: readonly number[]): Handle;
   tensorWrite(tensor: Handle, data: ArrayBufferView): void;
+  tensorZero(tensor: Handle): void;
   tensorRead(tensor: Handle): Promise<ArrayBuffer>;
   tensorCopy(to: Handle, from: Handle): void;
   tensorDescribe(tensor: Handle): unknown;

@@ -136,8 +136,10 @@ Status copy(BackendDevice& cpu, void* to, const void* from, int64_t bytes) noexc
   });
   return {};
 }
-Status fill(BackendDevice&, void* data, uint8_t byte, int64_t bytes) noexcept {
-  std::memset(data, byte, bytes);
+Status fill(BackendDevice& cpu, void* data, uint8_t byte, int64_t bytes) noexcept {
+  const Team team(cpu);
+  parallel_ranges(cpu, bytes, kCopyGrain,
+                  [&](int64_t begin, int64_t end) { std::memset(static_cast<std::byte*>(data) + begin, byte, end - begin); });
   return {};
 }
 Status synchronize(BackendDevice&) noexcept { return {}; }
