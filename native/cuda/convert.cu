@@ -5,16 +5,6 @@
 namespace sidetune::cuda {
 namespace {
 
-template <class From, class To>
-struct Convert {
-  const From* from;
-  To* to;
-  template <int V>
-  __device__ void at(int64_t i) const {
-    store(to + i, load<V>(from + i));
-  }
-};
-
 // A thread owns a number.
 template <class From, class To>
 __global__ void convert_rows(const From* from, int64_t from_leading, int64_t from_stride, To* to, int64_t to_leading,

@@ -23,16 +23,6 @@ struct Times {
   __device__ float operator()(float x) const { return x * factor; }
 };
 
-template <class From, class To>
-struct Convert {
-  const From* x;
-  To* out;
-  template <int V>
-  __device__ void at(int64_t i) const {
-    store(out + i, load<V>(x + i));
-  }
-};
-
 template <class T>
 struct Constant {
   T* out;

@@ -19,9 +19,10 @@ void check(cublasStatus_t status, const char* what) {
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-// The largest power of two, up to 256, that divides an address and every step from it.
+// The largest power of two, up to 64, that divides an address and every step from it. Tensors and scratch begin at multiples of
+// 64, so it depends on shapes alone, and with it the choice of the algorithm.
 int alignment_of(const void* data, DType dtype, int64_t leading, int64_t stride) {
-  const auto bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>((leading | stride) * size_of(dtype)) | 256;
+  const auto bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>((leading | stride) * size_of(dtype)) | 64;
   return static_cast<int>(bits & (~bits + 1));
 }
 

@@ -1,10 +1,10 @@
 // Matrix products by cuBLASLt, in row-major terms:
 //   out = scale · a b + bias + addend          a [rows, inner], b [inner, columns], out [rows, columns]; or a batch of such
 // Operands are both f32 or both bf16, sums are f32, and out, f32 or of the operands' dtype, is rounded once: where cuBLASLt
-// splits `inner`, the parts are f32 in its workspace and added up in a step of their own. So bits depend on shapes, alignment,
-// the kind of device and the library's version, not on chance. f32 products are exact to f32 unless the device was opened with
-// tf32. The bias is f32; cuBLASLt adds one of out's dtype only, so where out is bf16 the bias is rounded first: an exact one
-// would take a pass over out.
+// splits `inner`, the parts are f32 in its workspace and added up in a step of their own. So bits depend on shapes, the kind of
+// device and the library's version, not on chance. f32 products are exact to f32 unless the device was opened with tf32. The bias
+// is f32; cuBLASLt adds one of out's dtype only, so where out is bf16 the bias is rounded first: an exact one would take a pass
+// over out.
 //
 // cuBLASLt's own GELU epilogue is the tanh approximation, which is not ours (native/gelu.h): GELU is a pass of its own. What such
 // a pass reads is a product in f32, in steps of rows whose scratch memory stays in the L2 cache: nothing is rounded in between,

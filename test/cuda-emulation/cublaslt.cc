@@ -33,7 +33,7 @@ struct cublasLtMatrixLayoutOpaque {
 struct cublasLtMatmulPreferenceOpaque {
   uint64_t most_workspace_bytes = 0;
   uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;  // how parts of a sum may be added up; here there is one part
-  std::array<uint32_t, 4> alignments = {256, 256, 256, 256};  // of A, B, C, D
+  std::array<uint32_t, 4> alignments = {256, 256, 256, 256};    // of A, B, C, D
 };
 
 namespace sidetune::emulation {
