@@ -321,6 +321,7 @@ export interface Kernels {
       /** saved [B, H, N] f32 */ lse?: Tensor | undefined;
       heads: number | undefined;
       scale?: number | undefined;
+      algorithm?: 'tiled' | 'batched' | undefined;
     },
     flags?: CallFlags,
   ): {
@@ -335,6 +336,7 @@ export interface Kernels {
       /** out [B, N, 3*d] like gradOut */ gradQkv?: Tensor | undefined;
       heads: number | undefined;
       scale?: number | undefined;
+      algorithm?: 'tiled' | 'batched' | undefined;
     },
     flags?: CallFlags,
   ): {

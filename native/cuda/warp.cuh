@@ -11,13 +11,17 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// Over the lanes of the warp; every lane gets the same bits.
+// Over the lanes of the warp, or over each `Lanes` of them (a power of two) that lie side by side; they all get the same bits.
+template <int Lanes = kWarp>
 __device__ inline float warp_sum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(kAllLanes, value, distance);
+#pragma unroll
+  for (int distance = Lanes / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(kAllLanes, value, distance);
   return value;
 }
+template <int Lanes = kWarp>
 __device__ inline float warp_max(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+#pragma unroll
+  for (int distance = Lanes / 2; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 
