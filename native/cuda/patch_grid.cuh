@@ -49,8 +49,8 @@ struct TapBlocks {
 template <int kSide>
 constexpr int kTapBlock = kSide ? kSide : 4;
 
-// How a grid is cut up: a block owns a tile of the patches of an image in a slice of the channels, and keeps the tile and what the
-// kernel sees around it in shared memory. A tile is the whole grid wherever that fits, so that no patch is read twice; narrow
+// How a grid is cut up: a block owns a tile of the patches of an image in a slice of the channels, and keeps the tile and what
+// the kernel sees around it in shared memory. A tile is the whole grid wherever that fits, so that no patch is read twice; narrow
 // slices come before small tiles.
 struct Tiling {
   int slice = 0;  // channels; 0: not even one patch's surroundings fit
@@ -221,8 +221,8 @@ __device__ void pass_prefix(const PatchGrid& g, int64_t image, const Team& team,
   }
 }
 
-// sink(convolution of source), or of its transpose if flipped. A block owns tiles of images in slices of the channels: it computes
-// the source once for each number of the tile, and a thread then four results of neighbouring columns at a time.
+// sink(convolution of source), or of its transpose if flipped. A block owns tiles of images in slices of the channels: it
+// computes the source once for each number of the tile, and a thread then four results of neighbouring columns at a time.
 template <int V, int kSide, class Source, class Sink>
 __global__ void __launch_bounds__(kPatchThreads, 2)
     convolve_kernel(const PatchGrid g, const Tiling t, const float* weight, bool flipped, const Source source, const Sink sink) {
@@ -249,8 +249,8 @@ __global__ void __launch_bounds__(kPatchThreads, 2)
   }
 }
 
-// The whole backward pass: sink(transposed convolution of gradient) if wants_input, and a group of images' sums of gradient ⋆ value
-// for the kernel, [group][channel][tap]. A block owns a group in a slice of the channels and walks through its tiles.
+// The whole backward pass: sink(transposed convolution of gradient) if wants_input, and a group of images' sums of gradient ⋆
+// value for the kernel, [group][channel][tap]. A block owns a group in a slice of the channels and walks through its tiles.
 template <int V, int kSide, class Value, class Gradient, class Sink>
 __global__ void __launch_bounds__(kPatchThreads, 2)
     convolve_backward_kernel(const PatchGrid g, const Tiling t, const float* weight, const Value value, const Gradient gradient,
