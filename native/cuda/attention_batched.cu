@@ -207,11 +207,22 @@ struct RowsPlan {
   }
 };
 
+// Scratch memory of `matrices` scores of a tile, and of any product of its heads.
+int64_t workspace_of(const Cuda& cuda, const Tensor& qkv, const AttentionShape& shape, int matrices) {
+  const BatchedPlan plan(shape, matrices);
+  Product to_scores = product(shape.tokens, shape.tokens, shape.width, false, true);
+  Product from_scores = product(shape.tokens, shape.width, shape.tokens, false, false);
+  to_scores.dtype = from_scores.dtype = from_scores.out_dtype = qkv.dtype;
+  to_scores.out_dtype = DType::f32;
+  to_scores.batch = from_scores.batch = std::max(plan.images, plan.heads);
+  return matrices * Workspace::aligned<float>(plan.size(shape)) +
+         std::max(product_scratch(cuda, to_scores), product_scratch(cuda, from_scores));
+}
+
 }  // namespace
 
 int64_t batched_workspace(const Cuda& cuda, const AttentionForward& k) {
-  const AttentionShape shape(k.qkv, k.heads, k.scale);
-  return Workspace::aligned<float>(BatchedPlan(shape, 1).size(shape)) + Workspace::aligned<std::byte>(product_scratch(cuda));
+  return workspace_of(cuda, k.qkv, AttentionShape(k.qkv, k.heads, k.scale), 1);
 }
 
 void run_batched(Cuda& cuda, const AttentionForward& k, Workspace scratch) {
@@ -236,8 +247,7 @@ void run_batched(Cuda& cuda, const AttentionForward& k, Workspace scratch) {
 }
 
 int64_t batched_workspace(const Cuda& cuda, const AttentionBackward& k) {
-  const AttentionShape shape(k.qkv, k.heads, k.scale);
-  return 2 * Workspace::aligned<float>(BatchedPlan(shape, 2).size(shape)) + Workspace::aligned<std::byte>(product_scratch(cuda));
+  return workspace_of(cuda, k.qkv, AttentionShape(k.qkv, k.heads, k.scale), 2);
 }
 
 void run_batched(Cuda& cuda, const AttentionBackward& k, Workspace scratch) {

@@ -120,7 +120,7 @@ cublasStatus_t check_problem(const cublasLtMatmulDescOpaque& description, const 
   if (description.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type != CUDA_R_32F)
     return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "TF32 is for operands in f32");
   if (c.order != d.order) return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "C and D differ in order");
-  if (d.batches > 1 && d.batch_stride < d.extent_of_matrix())
+  if (!d.batches_are_apart())
     return refuse(CUBLAS_STATUS_INVALID_VALUE, "batches of D overlap: their stride is " + std::to_string(d.batch_stride));
   if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) {
     if (d.order != CUBLASLT_ORDER_COL) return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "a bias needs D in order COL");
