@@ -56,7 +56,7 @@ Device::Device(std::string name, const BackendTable& table, BackendDevice* backe
   // The emulator knows where each block ends.
   const Backing backing = settings.plan ? Backing::none : name_ == kEmulated ? Backing::separate : Backing::slabs;
   arena_ = std::make_unique<Arena>(table, *backend, limit, guards ? kGuardBytes : 0, backing);
-  stream_ = std::make_unique<Stream>();
+  stream_ = std::make_unique<Stream>([this] { return table_.settle(*backend_); });
 }
 
 Device::~Device() {

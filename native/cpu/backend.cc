@@ -143,6 +143,7 @@ Status fill(BackendDevice& cpu, void* data, uint8_t byte, int64_t bytes) noexcep
   return {};
 }
 Status synchronize(BackendDevice&) noexcept { return {}; }
+Status settle(BackendDevice&) noexcept { return {}; }
 
 Status packed_size(BackendDevice& cpu, int64_t rows, int64_t columns, DType dtype, Layout layout, int64_t* bytes) noexcept {
   try {
@@ -204,27 +205,17 @@ BackendDevice::BackendDevice(int threads)
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,
-                   "cpu",
-                   cpu::count,
-                   cpu::open,
-                   cpu::close,
-                   cpu::take_memory,
-                   cpu::give_memory,
-                   cpu::slab_bytes,
-                   cpu::memory_limit,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::fill,
-                   cpu::synchronize,
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   cpu::packed_size,
-                   cpu::describe,
-                   {}};
+    BackendTable t{kBackendVersion,   "cpu",
+                   cpu::count,        cpu::open,
+                   cpu::close,        cpu::take_memory,
+                   cpu::give_memory,  cpu::slab_bytes,
+                   cpu::memory_limit, cpu::copy,
+                   cpu::copy,         cpu::copy,
+                   cpu::fill,         cpu::synchronize,
+                   cpu::settle,       nullptr,
+                   nullptr,           nullptr,
+                   nullptr,           cpu::packed_size,
+                   cpu::describe,     {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cpu::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

@@ -25,14 +25,21 @@ __device__ inline float warp_max(float value) {
   return value;
 }
 
-// Over the threads of the block; every thread gets the same bits. `sums` are kWarp floats of shared memory, which may be used
-// again after the next barrier.
+// Over the threads of the block; every thread gets the same bits. `sums` and `largest` are kWarp floats of shared memory, which
+// may be used again after the next barrier.
 __device__ inline float block_sum(float value, float* sums) {
   value = warp_sum(value);
   if (lane() == 0) sums[warp()] = value;
   __syncthreads();
   const int warps = (static_cast<int>(blockDim.x) + kWarp - 1) / kWarp;
   return warp_sum(lane() < warps ? sums[lane()] : 0.0f);
+}
+__device__ inline float block_max(float value, float* largest) {
+  value = warp_max(value);
+  if (lane() == 0) largest[warp()] = value;
+  __syncthreads();
+  const int warps = (static_cast<int>(blockDim.x) + kWarp - 1) / kWarp;
+  return warp_max(largest[lane() < warps ? lane() : 0]);
 }
 
 }  // namespace sidetune::cuda
