@@ -145,7 +145,9 @@ struct Target {
   }
 };
 
-[[noreturn]] void fail_at(const Site& site, const std::string& what) { running->fail(text_of(site) + ": " + what); }
+[[noreturn]] void fail_at(const Site& site, const std::string& what) {
+  running->fail({}, "%s: %s", text_of(site).c_str(), what.c_str());
+}
 
 [[noreturn]] void fail_race(const Target& target, const Record& other, bool other_wrote) {
   const bool is_other_block = other.other_blocks || other.time < watch->block_begin;

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "checker.h"
-#include "execution.h"
+#include "execution_state.h"
 
 using namespace sidetune::emulation;
 
@@ -12,11 +12,11 @@ namespace {
 // g++ calls these for what it knows to be aligned (16 bytes to 8).
 template <size_t Bytes>
 void check_aligned(const void* data, Access access, const void* instruction) {
-  if (!is_in_kernel()) return;
+  if (!running) return;
   constexpr size_t kAlignment = Bytes < 8 ? Bytes : 8;
   if (reinterpret_cast<uintptr_t>(data) % kAlignment != 0) {
-    fail_kernel(text_of_instruction(instruction) + (access == Access::read ? ": reads " : ": writes ") + std::to_string(Bytes) +
-                " bytes at an address that is no multiple of it");
+    running->fail({}, "%s: %s %zu bytes at an address that is no multiple of it", text_of_instruction(instruction).c_str(),
+                  access == Access::read ? "reads" : "writes", Bytes);
   }
   check_access(data, Bytes, access, instruction);
 }

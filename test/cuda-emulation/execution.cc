@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -11,6 +13,7 @@
 
 #include "errors.h"
 #include "execution_state.h"
+#include "native/sanitizer.h"
 #include "observer.h"
 
 __thread uint3 threadIdx;
@@ -52,6 +55,10 @@ void Execution::run(const Launch& launch) {
   warps_.resize(static_cast<size_t>((thread_count_ + 31) / 32));
   index_of_place_.resize(static_cast<size_t>(thread_count_));
   running = this;
+  main_.adopt_thread();
+  // What lies behind the launch's shared memory is there, and nobody's.
+  const int64_t behind = static_cast<int64_t>(sizeof sidetune_shared - launch.shared_bytes);
+  poison(sidetune_shared + launch.shared_bytes, behind);
   if (observer) observer->begin_launch(launch);
   std::vector<uint32_t> shuffled;
   if (order_ == Order::shuffled) {
@@ -65,6 +72,7 @@ void Execution::run(const Launch& launch) {
                                                         : place;
     run_block(block);
   }
+  unpoison(sidetune_shared + launch.shared_bytes, behind);
   if (observer) observer->end_launch();
   running = nullptr;
 }
@@ -105,6 +113,7 @@ void Execution::start_fiber(Fiber& from) {
 
 // A fiber's life: threads that end without waiting leave it to the next one.
 void Execution::run_threads() {
+  fibers_[fiber_].arrive();
   while (unstarted_ < thread_count_) {
     thread_ = index_of_place_[unstarted_++];
     threads_[thread_].fiber = fiber_;
@@ -113,16 +122,10 @@ void Execution::run_threads() {
     end_thread();
     if (!ready_.empty()) break;
   }
-  free_fibers_.push_back(fiber_);
+  if (ready_.empty() && exited_ < thread_count_) fail_deadlock();
   Fiber& own = fibers_[fiber_];
-  if (!ready_.empty()) {
-    resume_next(own);
-  } else if (exited_ == thread_count_) {
-    own.switch_to(main_);
-  } else {
-    fail_deadlock();
-  }
-  __builtin_unreachable();
+  free_fibers_.push_back(fiber_);
+  own.leave_for(ready_.empty() ? main_ : next_ready());
 }
 
 void Execution::set_thread_index() {
@@ -136,47 +139,49 @@ void Execution::end_thread() {
   exited_++;
   Warp& warp = warps_[thread_ / 32];
   warp.exited |= 1u << (thread_ % 32);
-  if (at_barrier_ > 0) fail("ends while other threads of its block wait at " + text_of(barrier_place_) + " (__syncthreads)");
+  if (at_barrier_ > 0)
+    fail({}, "ends while other threads of its block wait at %s:%d (__syncthreads)", barrier_place_.file, barrier_place_.line);
   for (const Meeting& meeting : warp.meetings) {
     if (meeting.mask & (1u << (thread_ % 32)))
-      fail("ends while other lanes of its warp wait for it at " + text_of(meeting.place) + " (" + meeting.name + ")");
+      fail({}, "ends while other lanes of its warp wait for it at %s:%d (%s)", meeting.place.file, meeting.place.line,
+           meeting.name);
   }
 }
 
-void Execution::resume_next(Fiber& from) {
+// Makes the first ready thread the one that runs; its fiber is to be switched to.
+Fiber& Execution::next_ready() {
   thread_ = ready_.front();
   ready_.pop_front();
   fiber_ = threads_[thread_].fiber;
   threads_[thread_].wait = Wait::none;
   set_thread_index();
-  if (&fibers_[fiber_] != &from) from.switch_to(fibers_[fiber_]);
+  return fibers_[fiber_];
 }
 
 // The thread that runs has said what it waits for. Comes back when it has been made ready.
 void Execution::wait() {
-  const int own = thread_;
   Fiber& fiber = fibers_[fiber_];
   if (!ready_.empty()) {
-    resume_next(fiber);
+    Fiber& next = next_ready();
+    if (&next != &fiber) fiber.switch_to(next);
   } else if (unstarted_ < thread_count_) {
     start_fiber(fiber);
   } else {
     fail_deadlock();
   }
-  if (thread_ != own) fail("internal: a fiber went on as another thread");
 }
 
 int Execution::block_barrier(Barrier kind, int predicate, Place place) {
-  if (exited_ > 0)
-    fail("waits at a barrier that " + std::to_string(exited_) + " threads of its block never reach: they have ended", place);
+  if (exited_ > 0) fail(place, "waits at a barrier that %d threads of its block never reach: they have ended", exited_);
   if (at_barrier_ == 0) {
     barrier_place_ = place;
     barrier_kind_ = kind;
     barrier_sum_ = 0;
   } else if (place.line != barrier_place_.line || std::strcmp(place.file, barrier_place_.file) != 0) {
-    fail("waits at one barrier while other threads of its block wait at another, " + text_of(barrier_place_), place);
+    fail(place, "waits at one barrier while other threads of its block wait at another, %s:%d", barrier_place_.file,
+         barrier_place_.line);
   } else if (kind != barrier_kind_) {
-    fail("waits at another kind of barrier than other threads of its block", place);
+    fail(place, "waits at another kind of barrier than other threads of its block");
   }
   barrier_sum_ += predicate != 0;
   Thread& thread = threads_[thread_];
@@ -206,17 +211,16 @@ void Execution::warp_meeting(const char* name, unsigned mask, void* brought, Com
   const int lane = thread_ % 32, first = thread_ - lane, lanes = std::min(32, thread_count_ - first);
   const unsigned existing = lanes == 32 ? ~0u : (1u << lanes) - 1;
   Warp& warp = warps_[thread_ / 32];
-  if (!(mask & (1u << lane)))
-    fail(std::string(name) + ": its lane " + std::to_string(lane) + " is not in the mask it gives", place);
+  if (!(mask & (1u << lane))) fail(place, "%s: its lane %d is not in the mask it gives", name, lane);
   mask &= existing;
-  if (mask & warp.exited) fail(std::string(name) + " waits for lanes that have ended", place);
+  if (mask & warp.exited) fail(place, "%s waits for lanes that have ended", name);
   Meeting* meeting = nullptr;
   for (Meeting& other : warp.meetings) {
     if (other.mask == mask) {
       meeting = &other;
     } else if (other.mask & mask) {
-      fail(std::string(name) + " names other lanes than the lanes that wait at " + text_of(other.place) + " (" + other.name + ")",
-           place);
+      fail(place, "%s names other lanes than the lanes that wait at %s:%d (%s)", name, other.place.file, other.place.line,
+           other.name);
     }
   }
   if (!meeting) {
@@ -224,9 +228,8 @@ void Execution::warp_meeting(const char* name, unsigned mask, void* brought, Com
     meeting = &warp.meetings.back();
   } else if (place.line != meeting->place.line || std::strcmp(place.file, meeting->place.file) != 0 ||
              std::strcmp(name, meeting->name) != 0) {
-    fail(std::string(name) + " meets lanes of its warp that wait elsewhere, at " + text_of(meeting->place) + " (" +
-             meeting->name + ")",
-         place);
+    fail(place, "%s meets lanes of its warp that wait elsewhere, at %s:%d (%s)", name, meeting->place.file, meeting->place.line,
+         meeting->name);
   }
   meeting->arrived |= 1u << lane;
   meeting->brought[lane] = brought;
@@ -262,13 +265,12 @@ void Execution::fail_deadlock() {
   while (!waits(threads_[thread_])) thread_++;
   set_thread_index();
   const Thread& first = threads_[thread_];
-  std::string others;
-  for (const Thread& thread : threads_) {
-    if (!waits(thread) || (thread.wait == first.wait && thread.place.line == first.place.line)) continue;
-    others = ", and another thread at " + text_of(thread.place);
-    break;
-  }
-  fail(std::string("waits for ever in ") + (first.wait == Wait::barrier ? "__syncthreads" : first.name) + others, first.place);
+  const Thread* other = nullptr;
+  for (const Thread& thread : threads_)
+    if (!other && waits(thread) && thread.place.line != first.place.line) other = &thread;
+  const char* name = first.wait == Wait::barrier ? "__syncthreads" : first.name;
+  if (!other) fail(first.place, "waits for ever in %s", name);
+  fail(first.place, "waits for ever in %s, and another thread at %s:%d", name, other->place.file, other->place.line);
 }
 
 Copies& Execution::copies_of_thread() {
@@ -276,19 +278,22 @@ Copies& Execution::copies_of_thread() {
   return copies_[thread_];
 }
 
-std::string Execution::who() const {
-  return "kernel " + kernel_name(launch_->call->kernel) + ", block " + text_of(blockIdx) + ", thread " + text_of(threadIdx);
+void Execution::report_by_thread(Place place, const char* what) const {
+  const std::string where = place.file ? ", " + text_of(place) : "";
+  report("kernel " + kernel_name(launch_->call->kernel) + ", block " + text_of(blockIdx) + ", thread " + text_of(threadIdx) +
+         where + ": " + what);
 }
 
-void Execution::fail(const std::string& what) { abandon(who() + ": " + what); }
-void Execution::fail(const std::string& what, Place place) { abandon(who() + ", " + text_of(place) + ": " + what); }
-
-// Nobody comes back to the fibers of this grid.
-void Execution::abandon(const std::string& text) {
-  report(text);
+// Nobody comes back to the fibers of this grid, so nothing that must be destroyed may be on their stacks: hence no strings.
+void Execution::fail(Place place, const char* format, ...) {
+  char what[2048];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(what, sizeof what, format, arguments);
+  va_end(arguments);
+  report_by_thread(place, what);
   failed_ = true;
-  fibers_[fiber_].switch_to(main_);
-  __builtin_unreachable();
+  fibers_[fiber_].leave_for(main_);
 }
 
 void run_grid(const Launch& launch) {
@@ -302,26 +307,20 @@ Execution& execution() {
   throw std::logic_error("device code was called outside of a kernel");
 }
 
-void fail_kernel(const std::string& what) { execution().fail(what); }
-void fail_kernel(const std::string& what, Place place) { execution().fail(what, place); }
-bool is_in_kernel() { return running != nullptr; }
-size_t shared_bytes_of_launch() { return execution().launch().shared_bytes; }
-
 int block_barrier(Barrier kind, int predicate, Place place) { return execution().block_barrier(kind, predicate, place); }
 void warp_meeting(const char* name, unsigned mask, void* brought, Complete complete, Place place) {
   execution().warp_meeting(name, mask, brought, complete, place);
 }
 int lane_of_thread() { return execution().thread() % 32; }
-void trap(Place place) { fail_kernel("__trap", place); }
+void trap(Place place) { execution().fail(place, "__trap"); }
 
 void complete_shuffle(unsigned mask, void* const* brought) {
   for (int lane = 0; lane < 32; lane++) {
     if (!(mask & (1u << lane))) continue;
     Shuffle& own = *static_cast<Shuffle*>(brought[lane]);
     if (own.source < 0 || own.source > 31 || !(mask & (1u << own.source))) {
-      fail_kernel("lane " + std::to_string(lane) + " of its warp reads lane " + std::to_string(own.source) +
-                      ", which takes no part in the shuffle",
-                  execution().place());
+      execution().fail(execution().place(), "lane %d of its warp reads lane %d, which takes no part in the shuffle", lane,
+                       own.source);
     }
     own.result = static_cast<Shuffle*>(brought[own.source])->value;
   }

@@ -16,13 +16,6 @@ struct Launch {
 // Runs all of it, or until the first mistake, which is reported.
 void run_grid(const Launch& launch);
 
-// Inside a kernel: reports what its thread did wrong ("kernel f, block (0, 0, 0), thread (1, 0, 0): ...") and leaves the grid.
-[[noreturn]] void fail_kernel(const std::string& what);
-[[noreturn]] void fail_kernel(const std::string& what, Place place);
-
-bool is_in_kernel();
-size_t shared_bytes_of_launch();
-
 // "name(types)" of a function in this library, from its symbol table.
 std::string kernel_name(const void* kernel);
 

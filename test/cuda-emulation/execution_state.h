@@ -75,8 +75,9 @@ class Execution {
 
   int block_barrier(Barrier kind, int predicate, Place place);
   void warp_meeting(const char* name, unsigned mask, void* brought, Complete complete, Place place);
-  [[noreturn]] void fail(const std::string& what);
-  [[noreturn]] void fail(const std::string& what, Place place);
+  // Reports what the thread that runs did wrong ("kernel f, block (0, 0, 0), thread (1, 0, 0), file:1: ...") and leaves the grid.
+  // The place may be {}.
+  [[noreturn, gnu::format(printf, 3, 4)]] void fail(Place place, const char* format, ...);
 
   // The allocation that the last asynchronous copy read: the next one reads it, too, as a rule.
   Allocation copied_from = {};
@@ -85,15 +86,14 @@ class Execution {
   void run_block(int64_t block);
   void permute(std::vector<int>& order);
   void start_fiber(Fiber& from);
-  void run_threads();
+  [[noreturn]] void run_threads();
   void set_thread_index();
   void end_thread();
-  void resume_next(Fiber& from);
+  Fiber& next_ready();
   void wait();
   void wake_block();
   [[noreturn]] void fail_deadlock();
-  [[noreturn]] void abandon(const std::string& text);
-  std::string who() const;
+  void report_by_thread(Place place, const char* what) const;
 
   const Launch* launch_ = nullptr;
   Order order_ = Order::ascending;

@@ -1,9 +1,16 @@
 #include "fiber.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdint>
 #include <new>
+
+#include "native/sanitizer.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #if defined(__x86_64__)
 // Saves what a call must preserve on the old stack and takes it from the new one.
@@ -35,27 +42,62 @@ extern "C" void sidetune_emulation_switch(void** from, void* to);
 
 namespace sidetune::emulation {
 
-#if defined(__x86_64__)
 void Fiber::begin(void* stack, size_t bytes, void (*entry)()) {
+  unpoison(stack, static_cast<int64_t>(bytes));  // whoever was here before may never have returned
+  stack_ = stack;
+  bytes_ = bytes;
+  fake_stack_ = nullptr;
+#if defined(__x86_64__)
   // As entry() finds it after a call: a return address at the top, aligned to 16 before it was pushed.
   auto* top = reinterpret_cast<uint64_t*>((reinterpret_cast<uintptr_t>(stack) + bytes) & ~uintptr_t{15});
   *--top = 0;
   *--top = reinterpret_cast<uintptr_t>(entry);
   for (int i = 0; i < 6; i++) *--top = 0;
   stack_pointer_ = top;
-}
-
-void Fiber::switch_to(Fiber& to) { sidetune_emulation_switch(&stack_pointer_, to.stack_pointer_); }
 #else
-void Fiber::begin(void* stack, size_t bytes, void (*entry)()) {
   getcontext(&context_);
   context_.uc_stack.ss_sp = stack;
   context_.uc_stack.ss_size = bytes;
   context_.uc_link = nullptr;
   makecontext(&context_, entry, 0);
+#endif
 }
 
-void Fiber::switch_to(Fiber& to) { swapcontext(&context_, &to.context_); }
+void Fiber::exchange(Fiber& to) {
+#if defined(__x86_64__)
+  sidetune_emulation_switch(&stack_pointer_, to.stack_pointer_);
+#else
+  swapcontext(&context_, &to.context_);
+#endif
+}
+
+void Fiber::switch_to(Fiber& to) {
+  announce(to, true);
+  exchange(to);
+  arrive();
+}
+
+void Fiber::leave_for(Fiber& to) {
+  announce(to, false);
+  exchange(to);
+  __builtin_unreachable();
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+void Fiber::announce(Fiber& to, bool comes_back) {
+  __sanitizer_start_switch_fiber(comes_back ? &fake_stack_ : nullptr, to.stack_, to.bytes_);
+}
+void Fiber::arrive() { __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr); }
+void Fiber::adopt_thread() {
+  pthread_attr_t attributes;
+  pthread_getattr_np(pthread_self(), &attributes);
+  pthread_attr_getstack(&attributes, &stack_, &bytes_);
+  pthread_attr_destroy(&attributes);
+}
+#else
+void Fiber::announce(Fiber&, bool) {}
+void Fiber::arrive() {}
+void Fiber::adopt_thread() {}
 #endif
 
 Stacks::Stacks(int count) : count_(count), is_open_(static_cast<size_t>(count)) {

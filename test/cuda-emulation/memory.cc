@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "native/sanitizer.h"
 #include "observer.h"
 #include "streams.h"
 
@@ -19,14 +20,10 @@ namespace sidetune::emulation {
 namespace {
 
 // Every allocation has a block of its own from the system, so that a sanitizer sees what goes past its end, and is filled with
-// NaN. Large ones are address space that turns into memory where it is written.
-constexpr size_t kLargeBytes = size_t{4} << 20;
+// NaN. Large ones are address space that turns into memory where it is written, in pieces that show one file of NaN.
+constexpr size_t kLargeBytes = size_t{kSanitized ? 256 : 4} << 20;
+constexpr size_t kPieceBytes = size_t{4} << 20;
 constexpr size_t kAlignment = 256;
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kLargeAreMapped = false;
-#else
-constexpr bool kLargeAreMapped = true;
-#endif
 
 struct Registry {
   std::mutex mutex;
@@ -38,45 +35,48 @@ Registry& registry() {
   return lasting;
 }
 
-// A file of kLargeBytes bytes of 0xff, which private mappings show.
+// A file of kPieceBytes bytes of 0xff.
 int file_of_nan() {
   static const int file = [] {
     const int made = memfd_create("nan", MFD_CLOEXEC);
-    const std::string nan(kLargeBytes, '\xff');
+    const std::string nan(kPieceBytes, '\xff');
     if (made >= 0 && write(made, nan.data(), nan.size()) != static_cast<ssize_t>(nan.size())) return -1;
     return made;
   }();
   return file;
 }
 
-size_t mapped_bytes(size_t bytes) { return (bytes + kLargeBytes - 1) / kLargeBytes * kLargeBytes; }
+size_t mapped_bytes(size_t bytes) { return (bytes + kPieceBytes - 1) / kPieceBytes * kPieceBytes; }
 
 void* take(size_t bytes) {
-  if (!kLargeAreMapped || bytes < kLargeBytes) {
+  if (bytes < kLargeBytes) {
     void* data = nullptr;
     if (posix_memalign(&data, kAlignment, bytes) != 0) return nullptr;
     return std::memset(data, 0xff, bytes);
   }
-  void* data = mmap(nullptr, mapped_bytes(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const size_t mapped = mapped_bytes(bytes);
+  void* data = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) return nullptr;
-  for (size_t at = 0; at < bytes; at += kLargeBytes) {
-    void* wanted = static_cast<char*>(data) + at;
-    if (mmap(wanted, kLargeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file_of_nan(), 0) ==
-        MAP_FAILED) {
-      munmap(data, mapped_bytes(bytes));
+  for (size_t at = 0; at < mapped; at += kPieceBytes) {
+    constexpr int kProtection = PROT_READ | PROT_WRITE, kFlags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+    if (mmap(static_cast<char*>(data) + at, kPieceBytes, kProtection, kFlags, file_of_nan(), 0) == MAP_FAILED) {
+      munmap(data, mapped);
       return nullptr;
     }
   }
+  poison(static_cast<char*>(data) + bytes, static_cast<int64_t>(mapped - bytes));
   return data;
 }
 
 void give(const Allocation& allocation) {
   char* data = const_cast<char*>(allocation.begin);
-  if (!kLargeAreMapped || allocation.bytes < kLargeBytes) {
+  if (allocation.bytes < kLargeBytes) {
     free(data);
-  } else {
-    munmap(data, mapped_bytes(allocation.bytes));
+    return;
   }
+  const size_t mapped = mapped_bytes(allocation.bytes);
+  unpoison(data, static_cast<int64_t>(mapped));
+  munmap(data, mapped);
 }
 
 // The mutex is held.

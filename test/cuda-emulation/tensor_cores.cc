@@ -17,19 +17,15 @@ float widen(uint32_t bits) {
 
 void check_shared(const char* what, const void* address, size_t bytes, Place place) {
   const auto* at = static_cast<const unsigned char*>(address);
-  const size_t shared = shared_bytes_of_launch();
-  if (at < sidetune_shared || at + bytes > sidetune_shared + shared) {
-    fail_kernel(
-        std::string(what) + ": the address is not among the " + std::to_string(shared) + " bytes of shared memory of the launch",
-        place);
-  }
-  if (reinterpret_cast<uintptr_t>(address) % 16 != 0)
-    fail_kernel(std::string(what) + ": the address is no multiple of 16", place);
+  const size_t shared = execution().launch().shared_bytes;
+  if (at < sidetune_shared || at + bytes > sidetune_shared + shared)
+    execution().fail(place, "%s: the address is not among the %zu bytes of shared memory of the launch", what, shared);
+  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) execution().fail(place, "%s: the address is no multiple of 16", what);
 }
 
 void check_whole_warp(unsigned mask) {
   if (mask != 0xffffffffu)
-    fail_kernel("tensor cores work for whole warps, and this one has fewer than 32 threads", execution().place());
+    execution().fail(execution().place(), "tensor cores work for whole warps, and this one has fewer than 32 threads");
 }
 
 void load_matrix(unsigned mask, void* const* brought, bool is_transposed) {
@@ -98,10 +94,10 @@ void copy_async(void* shared, const void* global, bool valid, Place place) {
   Execution& e = execution();
   check_shared("cp.async", shared, 16, place);
   if (valid) {
-    if (reinterpret_cast<uintptr_t>(global) % 16 != 0) fail_kernel("cp.async: the source is no multiple of 16", place);
+    if (reinterpret_cast<uintptr_t>(global) % 16 != 0) e.fail(place, "cp.async: the source is no multiple of 16");
     if (!e.copied_from.contains(global, 16)) e.copied_from = allocation_of(global);
     if (e.copied_from.is_pinned || !e.copied_from.contains(global, 16))
-      fail_kernel("cp.async: the source is not inside an allocation on the device", place);
+      e.fail(place, "cp.async: the source is not inside an allocation on the device");
   }
   if (observer) {
     if (valid) observer->read(e.thread(), global, 16, place);
