@@ -60,7 +60,7 @@ template <int E, int R>
 __device__ void multiply_by_rows(float (&s)[R][2], const float* own, const float* others) {
 #pragma unroll
   for (int r = 0; r < R; r++) s[r][0] = s[r][1] = 0;
-#pragma unroll 4
+#pragma unroll 2
   for (int e = 0; e < E; e += 4) {
     Numbers<4> a[R], b[2];
 #pragma unroll
@@ -145,8 +145,9 @@ __device__ void fill(float (&numbers)[R], float value) {
 
 // A block owns 16 R queries of a head; keys and values follow each other through one tile.
 template <int E, int R>
-__global__ void __launch_bounds__(kThreads, 1) attention_forward(const AttentionShape shape, const NumbersInMemory qkv,
-                                                                 const NumbersInMemory out, float* lse, int64_t blocks_of_head) {
+__global__ void __launch_bounds__(kThreads, E <= 96 ? 2 : 1)
+    attention_forward(const AttentionShape shape, const NumbersInMemory qkv, const NumbersInMemory out, float* lse,
+                      int64_t blocks_of_head) {
   SharedMemory shared;
   float* queries = shared.take<float>(kSide * R * kTileRow<E>);
   float* others = shared.take<float>(kOthers * kTileRow<E>);
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward(const Attention
 // A block owns 16 R queries of a head with their gradients. Tiles pass by twice: first for the rows' statistics, which go to
 // memory for backward by keys, too, then for ds and gradQ.
 template <int E, int R>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, E <= 64 ? 2 : 1)
     attention_backward_queries(const AttentionShape shape, const NumbersInMemory grad_out, const NumbersInMemory qkv,
                                const float* lse, const NumbersInMemory grad_qkv, RowStatistics* statistics,
                                int64_t blocks_of_head) {
@@ -263,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // A block owns 16 R keys of a head with their values; scores are transposed here. Queries, their gradients and queries again
 // follow each other through one tile.
 template <int E, int R>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, E <= 32 ? 2 : 1)
     attention_backward_keys(const AttentionShape shape, const NumbersInMemory grad_out, const NumbersInMemory qkv,
                             const RowStatistics* statistics, const NumbersInMemory grad_qkv, int64_t blocks_of_head) {
   SharedMemory shared;

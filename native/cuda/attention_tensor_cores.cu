@@ -36,11 +36,7 @@ __device__ void load_tile(const AttentionShape& shape, const bf16_t* head, int64
     if (width % 8 == 0) {
       copy_async_16(to, from, valid);
     } else {
-      Numbers<8> numbers = {};
-#pragma unroll
-      for (int c = 0; c < 8; c++)
-        if (valid && chunk * 8 + c < width) numbers[c] = number(from[c]);
-      store(to, numbers);
+      for (int c = 0; c < 8; c++) to[c] = valid && chunk * 8 + c < width ? from[c] : __float2bfloat16_rn(0);
     }
   }
 }

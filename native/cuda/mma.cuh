@@ -81,6 +81,8 @@ class TileReader {
 template <int Blocks, int Columns>
 class KeptRows {
  public:
+  static constexpr int kUnroll = Columns / 16;  // registers have no index at run time
+
   __device__ explicit KeptRows(const bf16_t* rows) {
     const auto reader = TileReader<Columns>::along_rows();
 #pragma unroll
@@ -97,6 +99,8 @@ class KeptRows {
 template <int Columns>
 class ReadRows {
  public:
+  static constexpr int kUnroll = 2;
+
   __device__ explicit ReadRows(const bf16_t* rows) : rows_(rows), reader_(TileReader<Columns>::along_rows()) {}
   __device__ Fragment operator()(int block, int k) const { return reader_.read(rows_, 16 * block, k); }
 
@@ -114,7 +118,7 @@ __device__ inline void multiply_by_rows(float (&sums)[Blocks][Rows8][4], const L
 #pragma unroll
   for (int begin = 0; begin < Rows8; begin += kStep) {
     if (8 * begin >= count) continue;
-#pragma unroll
+#pragma unroll Left::kUnroll
     for (int k = 0; k < Columns / 16; k++) {
       Fragment left[Blocks];
 #pragma unroll

@@ -220,6 +220,15 @@ TEST(products_of_batches) {
   }
 }
 
+TEST(results_of_batches_side_by_side) {
+  Product p = plain(13, 21, 9);
+  p.a.batches = p.b.batches = p.c.batches = p.d.batches = 3;
+  p.a.batch_stride = 200, p.b.batch_stride = 189;
+  p.c.leading_dimension = p.d.leading_dimension = 41, p.c.batch_stride = p.d.batch_stride = 14;
+  p.run();
+  check_result(p);
+}
+
 TEST(products_with_bias_in_place_and_wide_results) {
   Product p = plain(17, 5, 33, CUDA_R_16BF);
   p.has_bias = true, p.bias_type = CUDA_R_16BF;
