@@ -191,6 +191,33 @@ describe('cross_entropy: what is no gradient', () => {
     });
   });
 
+  it('in a replay, too: the run with the wrong label is the one that fails', async () => {
+    await onEachTarget(async (device) => {
+      using logits = Tensor.from(device, [1, 2, 3, 4, 5, 6], [2, 3]);
+      using labels = Tensor.from(device, Int32Array.of(2, 0), [2]);
+      using replay = device.record(() => softmaxCrossEntropy(logits, labels));
+      const { loss, correct } = replay.result;
+      replay.run();
+      await device.synchronize();
+      replay.run();
+      labels.write(Int32Array.of(3, 0));
+      replay.run();
+      labels.write(Int32Array.of(2, -5));
+      replay.run();
+      // Calls so far: two tensors, the recording, four runs and two writes.
+      await expect(device.synchronize()).rejects.toMatchObject({
+        code: 'SIDETUNE_LATE',
+        kernel: 'replay',
+        message:
+          "replay (call 7) failed: softmaxCrossEntropyForward: 'labels' holds 3 in row 0, expected 0 to 2; later calls were skipped",
+      });
+      labels.write(Int32Array.of(2, 2));
+      replay.run();
+      expect([...(await correct.read())]).toEqual([2]);
+      for (const tensor of [loss, correct]) tensor.dispose();
+    });
+  });
+
   it.each([4104, 9001])('%i classes: loss and gradient', async (C) => {
     const [B, labelSmoothing] = [3, 0.1];
     const random = new Random(C);
