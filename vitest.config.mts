@@ -38,7 +38,13 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'cuda-emulated',
-          include: ['test/ops/*.test.ts', 'test/models/*.test.ts', 'test/petl/*.test.ts', 'test/train/*.test.ts'],
+          include: [
+            'test/ops/*.test.ts',
+            'test/models/*.test.ts',
+            'test/petl/*.test.ts',
+            'test/train/*.test.ts',
+            'test/lifecycle/replay.test.ts',
+          ],
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
         },
       },

@@ -46,6 +46,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   SIDETUNE_EXPORT(exports, "finalizedTensors", finalized_tensors);
   SIDETUNE_EXPORT(exports, "externalMemory", external_memory);
   bind_devices(exports);
+  bind_replays(exports);
   bind_tensors(exports);
   Napi::Object kernels = Napi::Object::New(env);
 #define KERNEL(family, Arguments) bind<Arguments>(kernels);

@@ -75,6 +75,7 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
   (exports).Set(name, Napi::Function::New<guarded<function>>((exports).Env(), name))
 
 void bind_devices(Napi::Object exports);
+void bind_replays(Napi::Object exports);
 void bind_tensors(Napi::Object exports);
 
 // Defined by SIDETUNE_BIND in each family's file.

@@ -155,6 +155,7 @@ Napi::Object allocate(Napi::Env env, const std::shared_ptr<Device>& device, Tens
     if (!status.ok) throw Error(status.code, status.text);
   }
   const auto storage = std::make_shared<Storage>(device, bytes, kind);
+  if (Recorder* recorder = device->recorder()) recorder->made(storage);
   view.data = storage->block.data;
   view.storage_bytes = bytes;
   return wrap(env, TensorHandle{storage, view});
@@ -182,6 +183,11 @@ Scratch::Scratch(Call& call, int64_t bytes) : device(*call.device) {
 
 Scratch::~Scratch() {
   if (block.data) device.give(block);
+}
+
+void note_storages(Recorder& recorder, const Call& call) {
+  for (const auto& storage : call.held) recorder.used(storage);
+  for (Storage* storage : call.changed) recorder.changed(storage);
 }
 
 void fail(const char* kernel, const Status& status) {

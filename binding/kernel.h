@@ -43,6 +43,8 @@ struct Scratch {
   Block block;
   Workspace workspace;
 };
+// What a recorded call reads and writes.
+void note_storages(Recorder& recorder, const Call& call);
 [[noreturn]] void fail(const char* kernel, const Status& status);
 
 template <class Arguments, class = void>
@@ -74,6 +76,7 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
     // Scratch goes back as soon as the call is queued: the next one may reuse it.
     const Scratch scratch(call, bytes);
     for (Storage* storage : call.changed) storage->version = device.next_version();
+    if (Recorder* recorder = device.recorder()) note_storages(*recorder, call);
     TraceNote note;
     if (device.trace()) note = {call.begun, call_text(fields), bytes_moved(fields), arguments.flops()};
     device.enqueue(

@@ -111,6 +111,19 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// zero(tensor): every byte 0.
+Napi::Value zero(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  Device& device = *handle.storage->device;
+  if (Recorder* recorder = device.recorder()) {
+    recorder->used(handle.storage);
+    recorder->changed(handle.storage.get());
+  }
+  device.fill(handle.view.data, 0, handle.view.bytes());
+  handle.storage->version = device.next_version();
+  return info.Env().Undefined();
+}
+
 // read(tensor) -> Promise<ArrayBuffer>: the bytes as they are when the stream gets there. The tensor may be disposed before:
 // blocks are reused in the order of calls, so what the stream finds there is still the tensor's.
 Napi::Value read(const Napi::CallbackInfo& info) {
@@ -146,6 +159,11 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
     throw Error(Code::shape, "copy", "from", to_string(from.view), to_string(to.view),
                 "copy: 'from' is " + std::string(name_of(from.view.dtype)) + " " + to_string(from.view) + ", expected " +
                     name_of(to.view.dtype) + " " + to_string(to.view));
+  }
+  if (Recorder* recorder = to.storage->device->recorder()) {
+    recorder->used(to.storage);
+    recorder->used(from.storage);
+    recorder->changed(to.storage.get());
   }
   to.storage->device->copy(to.view.data, from.view.data, to.view.bytes());
   to.storage->version = to.storage->device->next_version();
@@ -246,6 +264,7 @@ void bind_tensors(Napi::Object exports) {
   SIDETUNE_EXPORT(exports, "tensorDispose", dispose);
   SIDETUNE_EXPORT(exports, "tensorAlias", alias);
   SIDETUNE_EXPORT(exports, "tensorWrite", write);
+  SIDETUNE_EXPORT(exports, "tensorZero", zero);
   SIDETUNE_EXPORT(exports, "tensorRead", read);
   SIDETUNE_EXPORT(exports, "tensorCopy", copy);
   SIDETUNE_EXPORT(exports, "tensorDescribe", describe);

@@ -1,6 +1,7 @@
 import { ArgumentError } from './errors';
 import { startLabels, stopLabels } from './label';
 import { addon, type Handle } from './native';
+import { type Replay, record } from './replay';
 import { completeTraceOptions, makeTrace, type Trace, type TraceOptions } from './trace';
 
 /** What memory is used for; reports count bytes by kind. */
@@ -169,6 +170,23 @@ export class Device {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /**
+   * Makes the calls in `body` and records them: {@link Replay.run} makes them again. A replay uses the memory of the recording and takes none of its own.
+   * `body` may not write to tensors, read from them or draw random numbers: a replay would repeat the bytes of now.
+   * @throws what `body` throws, and then nothing is recorded; DeviceError when calls are being recorded already
+   * @example
+   * const x = Tensor.empty(device, [1, 3, 224, 224]);
+   * using forward = device.record(() => model.forward(x));
+   * for (const image of images) {
+   *   x.write(image);
+   *   forward.run();
+   *   console.log(await forward.result.read());
+   * }
+   */
+  record<T>(body: () => T): Replay<T> {
+    return record(this, body);
   }
 
   /**

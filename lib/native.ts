@@ -62,10 +62,16 @@ export interface Addon {
   deviceStartTrace(device: Handle, maxCalls: number): void;
   deviceTraceLabel(device: Handle, label: string): void;
   deviceStopTrace(device: Handle): { calls: TracedCall[]; droppedCalls: number };
+  deviceStartRecording(device: Handle): void;
+  deviceStopRecording(device: Handle, wanted: boolean): Handle | undefined;
+  replayRun(replay: Handle): void;
+  replayDispose(replay: Handle): void;
+  replayCalls(replay: Handle): number;
   tensorCreate(device: Handle, shape: readonly number[], dtype: string, kind: string, layout: string): Handle;
   tensorDispose(tensor: Handle): void;
   tensorAlias(tensor: Handle, shape?: readonly number[]): Handle;
   tensorWrite(tensor: Handle, data: ArrayBufferView): void;
+  tensorZero(tensor: Handle): void;
   tensorRead(tensor: Handle): Promise<ArrayBuffer>;
   tensorCopy(to: Handle, from: Handle): void;
   tensorDescribe(tensor: Handle): unknown;

@@ -213,6 +213,51 @@ export interface Kernels {
   ): {
 
   };
+  lowRankProjectForward(
+    args: {
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [d, r] f32 */ a: Tensor;
+      /** out [..., r] f32 */ u?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    u: Tensor;
+  };
+  lowRankProjectBackward(
+    args: {
+      /** in [..., r] f32 */ gradU: Tensor;
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [d, r] f32 */ a: Tensor;
+      /** in [..., d] like z */ residual?: Tensor | undefined;
+      /** out [..., d] like z */ gradZ?: Tensor | undefined;
+      /** inOut [d, r] f32 */ gradA?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradZ: Tensor;
+  };
+  lowRankCombineForward(
+    args: {
+      /** inOut [..., d] f32 */ h: Tensor;
+      /** in [..., r] f32 */ u: readonly Tensor[];
+      /** in [r, d] f32 */ c: readonly Tensor[];
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  lowRankCombineBackward(
+    args: {
+      /** in [..., d] f32 */ gradH: Tensor;
+      /** in [..., r] f32 */ u: readonly Tensor[];
+      /** in [r, d] f32 */ c: readonly Tensor[];
+      /** inOut [..., r] f32 */ gradU?: readonly Tensor[] | undefined;
+      /** inOut [r, d] f32 */ gradC?: readonly Tensor[] | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
   depthwiseConvForward(
     args: {
       grid: readonly number[] | undefined;
@@ -276,6 +321,7 @@ export interface Kernels {
       /** saved [B, H, N] f32 */ lse?: Tensor | undefined;
       heads: number | undefined;
       scale?: number | undefined;
+      algorithm?: 'tiled' | 'batched' | undefined;
     },
     flags?: CallFlags,
   ): {
@@ -290,6 +336,7 @@ export interface Kernels {
       /** out [B, N, 3*d] like gradOut */ gradQkv?: Tensor | undefined;
       heads: number | undefined;
       scale?: number | undefined;
+      algorithm?: 'tiled' | 'batched' | undefined;
     },
     flags?: CallFlags,
   ): {

@@ -49,7 +49,7 @@ export class Tensor {
 
   static zeros(device: Device, shape: readonly number[], options: TensorOptions = {}): Tensor {
     const tensor = Tensor.empty(device, shape, options);
-    tensor.write(new Uint8Array(tensor.bytes));
+    addon.tensorZero(tensor.handle);
     return tensor;
   }
 

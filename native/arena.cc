@@ -132,6 +132,13 @@ void Arena::give(const Block& block) {
   report_.blocks--;
 }
 
+bool Arena::is_free(char* data, int64_t bytes) const {
+  const auto after = free_.upper_bound(data);
+  if (after == free_.begin()) return false;
+  const auto range = std::prev(after);
+  return range->first + range->second >= data + bytes;
+}
+
 void Arena::release(const Block& block) {
   char* data = static_cast<char*>(block.data) - guard_;
   {

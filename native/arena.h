@@ -53,6 +53,8 @@ class Arena {
   // 0 bytes.
   Block take(int64_t bytes, Kind kind);
   void give(const Block& block);
+  // Whether no block in use lies in a range of addresses that was taken before; for Backing::slabs.
+  bool is_free(char* data, int64_t bytes) const;
   // With Backing::separate, give() only counts: the bytes themselves go back here, when the stream is done with them. On any
   // thread.
   void release(const Block& block);

@@ -1,25 +1,33 @@
 // Multi-head attention without mask over fused qkv, for each image and head (Vaswani et al., arXiv 1706.03762):
 //   s = scale · q kᵀ      p = softmax(s)      out = p v      lse = log Σ exp s
-// q, k and v are the three thirds of a row of qkv, each head after head. Neither s nor p (N×N) reaches memory: forward saves lse,
-// one f32 number a row and head, and backward rebuilds p = exp(s − lse) tile by tile (FlashAttention, arXiv 2205.14135):
+// q, k and v are the three thirds of a row of qkv, each head after head. Forward saves lse, one f32 number a row and head, and
+// backward rebuilds p = exp(s − lse) (FlashAttention, arXiv 2205.14135):
 //   dp = gradOut vᵀ      D = Σ_keys p ∘ dp      ds = p ∘ (dp − D)
 //   gradQ = scale · ds k      gradK = scale · dsᵀ q      gradV = pᵀ gradOut
-// D equals FlashAttention's Σ gradOut ∘ out; taken from p and dp, where a tile holds whole rows, it spares keeping `out` for
-// backward.
+// D equals FlashAttention's Σ gradOut ∘ out; taken from p and dp, it spares keeping `out` for backward. p is divided by its sum
+// over the keys, which is 1 but for the rounding of lse.
 //
 // B images, N tokens, H heads, E numbers per head; C = 3 H E in forward, d = H E in backward. gradQkv is written, not added.
-// Sums are f32. In bf16, p and ds are rounded to bf16 where the processor multiplies bf16 (AVX512-BF16); elsewhere all is f32.
-// One thread does a head from begin to end in a fixed order: the result does not depend on the number of threads.
+// Algorithms, by name:
+//   tiled     tile by tile: neither s nor p (N×N) reaches memory. CUDA has it for E up to 128; above, it takes the other one.
+//   batched   CUDA alone: s, p, dp and ds of as many heads as fit 64 MiB (at least one) lie in scratch memory, between products
+//   of
+//             whole heads
+// Sums and s are f32. In bf16, p and ds are rounded to bf16 where products are of bf16 (AVX512-BF16, tensor cores); elsewhere all
+// is f32. Everything is summed in a fixed order: the result does not depend on the number of threads or multiprocessors.
 #pragma once
 
 #include "fields.h"
 
 namespace sidetune {
 
+enum class AttentionAlgorithm : uint8_t { tiled, batched };
+
 struct AttentionForward {
   Tensor qkv, out, lse;
   int64_t heads = 0;
   float scale = 0;  // 0 means 1/√E
+  AttentionAlgorithm algorithm = AttentionAlgorithm::tiled;
 
   template <class Fields>
   void fields(Fields& field) {
@@ -28,6 +36,7 @@ struct AttentionForward {
     field.saved("lse", lse, "B H N", f32);
     field.option("heads", heads, at_least(1)).required().bind("H");
     field.option("scale", scale, finite());
+    field.choice("algorithm", algorithm, "tiled batched");
   }
   void check(const char* kernel) const;  // C is a multiple of 3 H
   // Two products of N × E × N for each image and head.
@@ -38,6 +47,7 @@ struct AttentionBackward {
   Tensor grad_out, qkv, lse, grad_qkv;
   int64_t heads = 0;
   float scale = 0;  // as in forward
+  AttentionAlgorithm algorithm = AttentionAlgorithm::tiled;
 
   template <class Fields>
   void fields(Fields& field) {
@@ -47,6 +57,7 @@ struct AttentionBackward {
     field.out("grad_qkv", grad_qkv, "B N 3*d", like("grad_out"));
     field.option("heads", heads, at_least(1)).required().bind("H");
     field.option("scale", scale, finite());
+    field.choice("algorithm", algorithm, "tiled batched");
   }
   void check(const char* kernel) const;  // d is a multiple of H
   // Five products of N × E × N for each image and head.

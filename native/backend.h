@@ -17,7 +17,7 @@ namespace sidetune {
 #undef KERNEL
 
 // Goes up with every change of what a backend's library and the addon share: this file, fields and kernels.def.
-constexpr uint32_t kBackendVersion = 2;
+constexpr uint32_t kBackendVersion = 3;
 
 // A backend's own state for one open device: threads and primitive caches on the CPU, handles on CUDA.
 struct BackendDevice;
@@ -87,6 +87,14 @@ struct BackendTable {
   Status (*copy)(BackendDevice&, void* to, const void* from, int64_t bytes) noexcept;
   Status (*fill)(BackendDevice&, void* device, uint8_t byte, int64_t bytes) noexcept;
   Status (*synchronize)(BackendDevice&) noexcept;
+  // Waits for the calls that have a ticket, if there are any, and fails as the first of them failed: with its ticket, once.
+  Status (*settle)(BackendDevice&) noexcept;
+  // Calls between the first two are recorded instead of made, and the third makes them all at once; null where there is no such
+  // thing.
+  Status (*begin_graph)(BackendDevice&) noexcept;
+  Status (*end_graph)(BackendDevice&, void** graph) noexcept;
+  Status (*launch_graph)(BackendDevice&, void* graph) noexcept;
+  void (*free_graph)(BackendDevice&, void* graph) noexcept;
   // Bytes of a weight [O, I] in a packed layout.
   Status (*packed_bytes)(BackendDevice&, int64_t rows, int64_t columns, DType, Layout, int64_t* bytes) noexcept;
   // One line of JSON: {"threads": 2, "isa": "...", ...}.

@@ -4,13 +4,19 @@
 // Backward; softmax is rebuilt from the logits and lse:
 //   gradLogits = gradLoss/B (exp(logits − lse) − (1 − s) onehot(label) − s/C)
 // `correct` counts the images whose largest logit, the first one where several are equal, is the label's. Everything is f32; the
-// mean is taken in the order of the batch, so the result does not depend on the number of threads. Labels are data: one outside 0
-// … C − 1 is found when the kernel runs, and the call fails late with its row and value.
+// order of every sum is given by B and C alone, so the result does not depend on the number of threads. Labels are data: one
+// outside 0 … C − 1 is found when the kernel runs, and the call fails late with its row and value.
 #pragma once
 
 #include "fields.h"
 
 namespace sidetune {
+
+// What a call fails with whose label in this row, the first such one, is no class.
+inline std::string label_out_of_range(int64_t label, int64_t row, int64_t classes) {
+  return "'labels' holds " + std::to_string(label) + " in row " + std::to_string(row) + ", expected 0 to " +
+         std::to_string(classes - 1);
+}
 
 struct SoftmaxCrossEntropyForward {
   Tensor logits, labels, loss, correct, lse;

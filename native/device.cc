@@ -56,7 +56,7 @@ Device::Device(std::string name, const BackendTable& table, BackendDevice* backe
   // The emulator knows where each block ends.
   const Backing backing = settings.plan ? Backing::none : name_ == kEmulated ? Backing::separate : Backing::slabs;
   arena_ = std::make_unique<Arena>(table, *backend, limit, guards ? kGuardBytes : 0, backing);
-  stream_ = std::make_unique<Stream>();
+  stream_ = std::make_unique<Stream>([this] { return table_.settle(*backend_); });
 }
 
 Device::~Device() {
@@ -79,6 +79,7 @@ void Device::close() {
 Block Device::take(int64_t bytes, Kind kind) {
   Stream& queue = stream();
   const Block block = arena_->take(bytes, kind);
+  if (recorder_) recorder_->took(block, arena_->guard());
   if (arena_->guard()) {
     // The stream fills the guards when it gets here: until then the bytes may belong to an earlier block.
     queue.enqueue_always([this, block] {
@@ -107,6 +108,8 @@ void Device::give(const Block& block) {
   if (arena_->backing() != Backing::separate) return;
   if (closed_)
     arena_->release(block);
+  else if (recorder_)
+    recorder_->kept(block);
   else
     stream_->enqueue_always([this, block] { arena_->release(block); });
 }
@@ -135,6 +138,7 @@ void Device::inspect(const Block& block) {
 
 void Device::enqueue(const char* kernel, std::function<Status()> run, TraceNote note) {
   Stream& queue = stream();
+  if (recorder_) recorder_->call(kernel, run);
   if (settings_.plan) return;
   if (!trace_) return queue.enqueue(kernel, std::move(run));
   queue.enqueue(kernel, trace_->add(kernel, queue.calls() + 1, std::move(note), std::move(run)));
@@ -145,6 +149,11 @@ TraceNote Device::note(int64_t bytes) const { return trace_ ? TraceNote{trace_->
 
 void Device::copy_in(void* to, const char* from, int64_t bytes) {
   stream();
+  if (recorder_) {
+    throw Error(Code::device,
+                "write: a replay would write the bytes of now again, so nothing is written while calls are recorded; write "
+                "before, into a tensor that the recorded calls read");
+  }
   if (settings_.plan) return;
   TraceNote begun = note(2 * bytes);
   const auto copy = std::make_shared<const std::string>(from, static_cast<size_t>(bytes));
@@ -168,6 +177,19 @@ void Device::check_guards(std::function<void(std::string)> done) {
     for (const auto& [data, block] : blocks) inspect(block);
     done(std::exchange(overrun_, ""));
   });
+}
+
+void Device::start_recording() {
+  stream();
+  if (recorder_) throw Error(Code::device, "calls are being recorded already");
+  recorder_ = std::make_unique<Recorder>();
+}
+
+std::unique_ptr<Replay> Device::stop_recording() {
+  if (!recorder_) throw Error(Code::device, "no calls are being recorded");
+  std::unique_ptr<Replay> replay = recorder_->finish(shared_from_this());
+  recorder_.reset();
+  return replay;
 }
 
 void Device::start_trace(int64_t limit) {

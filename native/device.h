@@ -8,6 +8,7 @@
 
 #include "arena.h"
 #include "backend.h"
+#include "replay.h"
 #include "stream.h"
 #include "trace.h"
 
@@ -61,6 +62,14 @@ class Device : public std::enable_shared_from_this<Device> {
   void copy_in(void* to, const char* from, int64_t bytes);  // the bytes of now
   void copy(void* to, const void* from, int64_t bytes);
   void fill(void* data, uint8_t byte, int64_t bytes);
+  // Calls from now on are made and recorded. Throws Error(device) when that is going on already.
+  void start_recording();
+  std::unique_ptr<Replay> stop_recording();
+  // Ends it without a replay, after a failure.
+  void drop_recording() { recorder_.reset(); }
+  // Null when nothing is recorded.
+  Recorder* recorder() { return recorder_.get(); }
+
   // When the stream gets here, `done` hears on its thread where guard bytes around a block, in use or given back since the last
   // time, were overwritten; an empty text: nowhere.
   void check_guards(std::function<void(std::string problem)> done);
@@ -93,6 +102,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Stream> stream_;
   std::shared_ptr<Trace> trace_;
+  std::unique_ptr<Recorder> recorder_;
   std::map<void*, Block> guarded_;  // blocks in use, when guards are on
   std::string overrun_;             // what inspect() found first; the stream thread's own
   uint64_t versions_ = 0;

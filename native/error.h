@@ -2,6 +2,7 @@
 // runner.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <string>
 #include <utility>
@@ -32,6 +33,9 @@ struct Status {
   Code code = Code::late;
   char text[256] = {};
   char argument[32] = {}, got[64] = {}, expected[128] = {};  // of an argument that was refused
+  // Of a call that was started and looks at its data when the device gets there: it may fail yet, and BackendTable::settle says
+  // so under this number.
+  uint64_t ticket = 0;
 };
 
 }  // namespace sidetune

@@ -7,14 +7,15 @@
 //
 // A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a
 // weight between them; a plain weight is packed into scratch at each call, which is the way of weights that are being trained. x
-// in bf16 takes such a weight in f32, too, and rounds it.
+// in bf16 takes such a weight in f32, too, and rounds it. On CUDA all three are the plain rows.
 //
 // A packed weight in i8 has one scale for each output; each row of x is rounded to 8 bits with a scale of its own on the way
-// (native/cpu/int8.h has the formulas). For layers that no gradient flows through.
+// (native/cpu/int8.h has the formulas). For layers that no gradient flows through, on the CPU.
 //
-// Sums are f32 (of i8: exact), rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x.
-// The result does not depend on the number of threads: see native/cpu/gemm.h for products; rows of gradBias are summed in fixed
-// groups. Backward walks the rows in steps of a fixed number, so its scratch memory does not grow with the batch.
+// Sums are f32 (of i8: exact), rounded once at the end; epilogues see them unrounded. Operands of a product have the dtype of x;
+// on CUDA so has a bias without a GELU behind it, which is rounded where x is bf16. The result depends neither on the number of
+// threads nor on chance: see native/cpu/gemm.h and native/cuda/gemm.cuh for products; rows of gradBias are summed in fixed
+// groups. Backward walks the rows in steps, and on CUDA so does a GELU: scratch memory does not grow with the batch.
 #pragma once
 
 #include "fields.h"

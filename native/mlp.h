@@ -2,15 +2,19 @@
 //   pre = x W₁ᵀ + b₁      out = GELU(pre) W₂ᵀ + b₂ + residual          W₁ [H, I], W₂ [O, H], x [..., I], out [..., O]
 // Backward, with g = gradOut (the gradient of residual is gradOut itself):
 //   gradX = ((g W₂) ∘ GELU'(pre)) W₁
-// Saved for backward: pre. Neither GELU(pre) nor its gradient, each H numbers a row, ever exists for more than kMlpRows rows:
+// Saved for backward: pre. Neither GELU(pre) nor its gradient, each H numbers a row, ever exists for more than a step of rows:
 // both products go through the rows step by step, and the hidden numbers between them stay in scratch memory of a fixed size.
 //
 // Weights are packed (native/linear.h): for x Wᵀ in forward, i8 too, and for g W in backward. Layers that are trained, or that a
-// method looks into, are two calls of the linear family. Sums and rounding as there; the result does not depend on the number of
-// threads.
+// method looks into, are two calls of the linear family. Sums, rounding and what the result does not depend on are as there.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+
+#include "backend.h"
 #include "fields.h"
+#include "linear.h"
 
 namespace sidetune {
 
@@ -46,5 +50,74 @@ struct MlpBackward {
   void check(const char* kernel) const;
   double flops() const { return 2.0 * grad_out.rows() * weight1.dim(0) * (grad_out.dim(-1) + weight1.dim(1)); }
 };
+
+// What a backend runs: for rows [begin, begin + count) the two layers' calls in their order, with `hidden` between them.
+struct MlpForwardStep {
+  LinearForward first, second;
+
+  MlpForwardStep(const MlpForward& k, int64_t begin, int64_t count, std::byte* hidden);
+  static const Tensor& rows(const MlpForward& k) { return k.x; }
+};
+struct MlpBackwardStep {
+  LinearBackward first, second;
+
+  MlpBackwardStep(const MlpBackward& k, int64_t begin, int64_t count, std::byte* hidden);
+  static const Tensor& rows(const MlpBackward& k) { return k.grad_out; }
+};
+
+namespace mlp {
+
+inline Tensor matrix(DType dtype, int64_t rows, int64_t columns, std::byte* data) {
+  Tensor result;
+  result.dtype = dtype, result.rank = 2, result.shape[0] = rows, result.shape[1] = columns, result.data = data;
+  return result;
+}
+
+// Rows [begin, begin + count) of a tensor; of an absent one, an absent one.
+inline Tensor rows_of(const Tensor& tensor, int64_t begin, int64_t count) {
+  if (!tensor) return {};
+  const int64_t width = tensor.dim(-1);
+  return matrix(tensor.dtype, count, width, tensor.as<std::byte>() + begin * width * size_of(tensor.dtype));
+}
+
+template <class Step, class Arguments>
+int64_t hidden_bytes(const Arguments& k, int64_t size) {
+  return Workspace::aligned<std::byte>(size * k.weight1.dim(0) * size_of(Step::rows(k).dtype));
+}
+
+// Steps of `size` rows: run(call, scratch) runs a call of linear's, workspace(call) tells its scratch.
+template <class Step, class Arguments, class Run>
+void run_steps(const Arguments& k, int64_t size, Workspace scratch, const Run& run) {
+  const int64_t rows = Step::rows(k).rows();
+  auto* hidden = scratch.take<std::byte>(hidden_bytes<Step>(k, size));
+  for (int64_t begin = 0; begin < rows; begin += size) {
+    const Step step(k, begin, std::min(size, rows - begin), hidden);
+    run(step.first, scratch);
+    run(step.second, scratch);
+  }
+}
+template <class Step, class Arguments, class Scratch>
+int64_t steps_workspace(const Arguments& k, int64_t size, const Scratch& workspace) {
+  std::byte there{};  // hidden numbers have a place; no more is asked
+  const Step step(k, 0, std::min(size, Step::rows(k).rows()), &there);
+  return hidden_bytes<Step>(k, size) + std::max(workspace(step.first), workspace(step.second));
+}
+
+}  // namespace mlp
+
+inline MlpForwardStep::MlpForwardStep(const MlpForward& k, int64_t begin, int64_t count, std::byte* data) {
+  const Tensor hidden = mlp::matrix(k.x.dtype, count, k.weight1.dim(0), data);
+  first.x = mlp::rows_of(k.x, begin, count), first.weight = k.weight1, first.bias = k.bias1, first.out = hidden;
+  first.pre_activation = mlp::rows_of(k.pre_activation, begin, count), first.activation = Activation::gelu;
+  second.x = hidden, second.weight = k.weight2, second.bias = k.bias2;
+  second.residual = mlp::rows_of(k.residual, begin, count), second.out = mlp::rows_of(k.out, begin, count);
+}
+
+inline MlpBackwardStep::MlpBackwardStep(const MlpBackward& k, int64_t begin, int64_t count, std::byte* data) {
+  const Tensor hidden = mlp::matrix(k.grad_out.dtype, count, k.weight1.dim(0), data);
+  first.grad_out = mlp::rows_of(k.grad_out, begin, count), first.weight = k.weight2, first.grad_x = hidden;
+  first.x_pre_activation = mlp::rows_of(k.pre_activation, begin, count);
+  second.grad_out = hidden, second.weight = k.weight1, second.grad_x = mlp::rows_of(k.grad_x, begin, count);
+}
 
 }  // namespace sidetune

@@ -5,15 +5,16 @@
 // Backward unfolds the images again, so nothing is saved; sums run over all b and p:
 //   gradImages: patch(b, p) = weightᵀ gradOut[b, p]
 //   gradWeight += Σ gradOut[b, p] patch(b, p)ᵀ        gradBias += Σ gradOut[b, p]
-// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight are rounded to bf16; sums are
-// f32. The caller gives `out`, and with it that dtype. The weight is packed for the GEMM at each call: half a millisecond in
-// ViT-B.
+// Products have the dtype of the tokens: a bf16 `out` (or gradOut) means that pixels and weight, on CUDA the bias, too, are
+// rounded to bf16; sums are f32. The caller gives `out`, and with it that dtype. On the CPU the weight is packed for the GEMM at
+// each call: half a millisecond in ViT-B. On CUDA patches are unfolded into scratch in steps of a bounded size.
 //
 // EmbedTokens: out[b] = [cls; patches[b]] + pos. Without class token (prefix_tokens 0), patches[b] + pos.
 //   gradPatches = gradOut without its class row        gradCls += Σ_b gradOut[b, 0]        gradPos += Σ_b gradOut[b]
 //
 // B images, C channels, H × W pixels, D numbers per token, n patches, T class tokens (0 or 1). Gradients of parameters are added
-// to what is there. No result depends on the number of threads: sums run over fixed groups of rows, or over images in order.
+// to what is there. No result depends on the number of threads or on chance: sums run over fixed groups of rows, or over images
+// in order.
 #pragma once
 
 #include "fields.h"

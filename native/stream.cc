@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "check.h"
 
@@ -23,9 +24,16 @@ std::unique_ptr<Error> error_of(const Work& work) {
   }
 }
 
+std::unique_ptr<Error> failure_of_call(const Error& error, const char* name, uint64_t call) {
+  const std::string kernel = camel_case(name);
+  return std::make_unique<Error>(
+      error.code, kernel, "", "", "",
+      kernel + " (call " + std::to_string(call) + ") failed: " + error.message + "; later calls were skipped");
+}
+
 }  // namespace
 
-Stream::Stream() : thread_([this] { work(); }) {}
+Stream::Stream(std::function<Status()> settle) : settle_(std::move(settle)), thread_([this] { work(); }) {}
 
 Stream::~Stream() {
   {
@@ -78,12 +86,9 @@ void Stream::execute(Task& task) {
       const std::unique_ptr<Error> error = error_of([&] {
         const Status status = task.run();
         if (!status.ok) throw Error(status.code, status.text);
+        if (status.ticket != 0) started_.push_back({status.ticket, task.name, task.call});
       });
-      if (!error) return;
-      const std::string kernel = camel_case(task.name);
-      pending_ = std::make_unique<Error>(
-          error->code, kernel, "", "", "",
-          kernel + " (call " + std::to_string(task.call) + ") failed: " + error->message + "; later calls were skipped");
+      if (error) pending_ = failure_of_call(*error, task.name, task.call);
       return;
     }
     case Task::always: {
@@ -92,12 +97,24 @@ void Stream::execute(Task& task) {
       return;
     }
     case Task::wait: {
-      std::unique_ptr<Error> error = std::move(pending_);
+      std::unique_ptr<Error> error = settle();
       if (!error && task.work) error = error_of(task.work);
       task.done(error.get());
       return;
     }
   }
+}
+
+std::unique_ptr<Error> Stream::settle() {
+  std::unique_ptr<Error> error = std::move(pending_);
+  const std::vector<Started> started = std::exchange(started_, {});
+  if (!settle_) return error;
+  const Status status = settle_();
+  if (status.ok) return error;
+  // What was started ran before the call that made the pending error.
+  for (const Started& call : started)
+    if (call.ticket == status.ticket) return failure_of_call(Error(status.code, status.text), call.name, call.call);
+  return error ? std::move(error) : std::make_unique<Error>(status.code, status.text);
 }
 
 }  // namespace sidetune

@@ -1,6 +1,6 @@
 // A device's stream: calls run one after another, in the order in which they were queued, on one native thread. The first error
 // wins and is kept until somebody waits (read, synchronize); calls queued in between are skipped; afterwards the stream works
-// again.
+// again. A call that was only started (Status::ticket) may fail later: whoever waits hears of it in the same words.
 #pragma once
 
 #include <condition_variable>
@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "error.h"
 
@@ -16,7 +17,8 @@ namespace sidetune {
 
 class Stream {
  public:
-  Stream();
+  // `settle` is BackendTable::settle; null where no call has a ticket.
+  explicit Stream(std::function<Status()> settle = nullptr);
   ~Stream();  // finishes the call that runs, drops the rest; whoever waits hears that the device was closed
   Stream(const Stream&) = delete;
 
@@ -44,13 +46,24 @@ class Stream {
   void push(Task task);
   void work();
   void execute(Task& task);
+  // The error that whoever waits now hears, or null.
+  std::unique_ptr<Error> settle();
+
+  struct Started {
+    uint64_t ticket;
+    const char* name;
+    uint64_t call;
+  };
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Task> queue_;
   bool closing_ = false;
   uint64_t calls_ = 0;
-  std::unique_ptr<Error> pending_;  // the stream thread's own
+  const std::function<Status()> settle_;
+  // The stream thread's own.
+  std::unique_ptr<Error> pending_;
+  std::vector<Started> started_;  // calls with a ticket since somebody waited
   std::thread thread_;
 };
 

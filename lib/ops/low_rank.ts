@@ -1,6 +1,6 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
-import type { Tensor } from '../tensor';
+import { Tensor } from '../tensor';
 
 export interface LowRankOptions {
   /** Start h anew: h = z a c, what it held is not read. Default false. */
@@ -58,6 +58,76 @@ export function lowRankAccumulate_(
         { wanted: { gradZ: wanted.z ?? false }, kind: 'gradients' },
       );
       return { h: gradOut, z: gradZ };
+    },
+  });
+}
+
+/**
+ * What a side layer of DTL reads: `u = z a`. For blocks whose h nobody reads yet; {@link lowRankCombine_} makes h of them.
+ * @param z - [..., d], f32 or bf16
+ * @param a - [d, r], f32
+ * @returns [..., r], f32
+ * Keeps for backward: z.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError
+ * @see DTL, arXiv 2312.07856, eq. 5
+ * @example const u = ops.lowRankProject(z, a);
+ */
+export function lowRankProject(z: Tensor, a: Tensor): Tensor {
+  const inputs = { z, a };
+  const { u } = kernels.lowRankProjectForward(inputs);
+  return record('lowRankProject', inputs, u, {
+    saved: { z, a },
+    backward: ({ gradOut, saved, wanted, pending, accumulator }) => {
+      const { gradZ } = kernels.lowRankProjectBackward(
+        {
+          gradU: gradOut,
+          ...(saved as { z: Tensor; a: Tensor }),
+          residual: pending('z'),
+          gradA: accumulator('a'),
+        },
+        { wanted: { gradZ: wanted.z ?? false }, kind: 'gradients' },
+      );
+      return { z: gradZ };
+    },
+  });
+}
+
+/**
+ * The side layers of several blocks at once, in place: `h = Σ_j u_j c_j`, in one pass over h, and one over its gradient in backward.
+ * @param h - [..., d], f32; what it held is not read
+ * @param us - for each block [..., r], f32, from {@link lowRankProject}
+ * @param cs - for each block [r, d], f32
+ * @returns a handle on h after the change; use it instead of h from here on
+ * Keeps for backward: us.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @see DTL, arXiv 2312.07856, eq. 5
+ * @example h = ops.lowRankCombine_(h, [u1, u2], [c1, c2]); // h = u1 c1 + u2 c2
+ */
+export function lowRankCombine_(h: Tensor, us: readonly Tensor[], cs: readonly Tensor[]): Tensor {
+  kernels.lowRankCombineForward({ h, u: us, c: cs });
+  const out = h.alias();
+  const [uNames, cNames] = [us.map((_, j) => `u${j}`), cs.map((_, j) => `c${j}`)];
+  const inputs: Record<string, Tensor> = {};
+  for (const [j, u] of us.entries()) inputs[uNames[j]!] = u;
+  for (const [j, c] of cs.entries()) inputs[cNames[j]!] = c;
+  return record('lowRankCombine_', inputs, out, {
+    saved: inputs,
+    backward: ({ gradOut, saved, wanted, accumulator }) => {
+      // The kernel wants gradients of one kind for all blocks or for none: a few that nobody asked for are thrown away.
+      const gradients = (names: string[]): Tensor[] | undefined => {
+        if (!names.some((name) => wanted[name])) return undefined;
+        return names.map(
+          (name) => accumulator(name) ?? Tensor.zeros(gradOut.device, saved[name]!.shape, { kind: 'gradients' }),
+        );
+      };
+      kernels.lowRankCombineBackward({
+        gradH: gradOut,
+        u: uNames.map((name) => saved[name]!),
+        c: cNames.map((name) => saved[name]!),
+        gradU: gradients(uNames),
+        gradC: gradients(cNames),
+      });
+      return {};
     },
   });
 }

@@ -1,4 +1,5 @@
 import { kernels } from '../kernels';
+import { refuseWhileRecording } from '../replay';
 import type { Tensor } from '../tensor';
 
 /** Where in a stream of random numbers a tensor starts. */
@@ -40,6 +41,7 @@ export interface KeepOptions extends RandomPlace {
  * @example ops.randomUniform_(a, { low: -bound, high: bound, seed: 42 });
  */
 export function randomUniform_(out: Tensor, options: UniformOptions): Tensor {
+  refuseWhileRecording('randomUniform', out.device);
   kernels.randomUniform({ out, ...options });
   return out;
 }
@@ -52,6 +54,7 @@ export function randomUniform_(out: Tensor, options: UniformOptions): Tensor {
  * @example ops.randomNormal_(weight, { deviation: 0.02, cut: 2, seed: 42 });
  */
 export function randomNormal_(out: Tensor, options: NormalOptions): Tensor {
+  refuseWhileRecording('randomNormal', out.device);
   kernels.randomNormal({ out, ...options });
   return out;
 }
@@ -63,6 +66,7 @@ export function randomNormal_(out: Tensor, options: NormalOptions): Tensor {
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  */
 export function randomKeep_(out: Tensor, options: KeepOptions): Tensor {
+  refuseWhileRecording('randomKeep', out.device);
   kernels.randomKeep({ out, ...options });
   return out;
 }

@@ -52,10 +52,23 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
       return Object.fromEntries(layers);
     },
 
-    // h_{i+1} = h_i + z_i a_i c_i, in the one buffer that all layers and steps share (eq. 5).
-    beforeBlock: (i, z, p, { state, batch, buffer, backbone: { tokens, config } }) => {
-      const h = state.h ?? buffer('h', [batch, tokens, config.dim]);
-      state.h = ops.lowRankAccumulate_(h, z, p[`side.${i - 1}.a`]!, p[`side.${i - 1}.c`]!, { initialize: i === 1 });
+    // h_{i+1} = h_i + z_i a_i c_i, in the one buffer that all layers and steps share (eq. 5). Nobody reads h before block M's output is
+    // changed: up to there u_i = z_i a_i is carried along, and h_{M+1} is formed at once.
+    beforeBlock: (i, z, p, { state, batch, buffer, backbone: { tokens, config } }, { startBlock }) => {
+      const a = p[`side.${i - 1}.a`]!;
+      if (i > startBlock) {
+        state.h = ops.lowRankAccumulate_(state.h!, z, a, p[`side.${i - 1}.c`]!);
+        return z;
+      }
+      state[`u${i}`] = ops.lowRankProject(z, a);
+      if (i < startBlock) return z;
+      const us = Array.from({ length: startBlock }, (_, j) => state[`u${j + 1}`]!);
+      const cs = us.map((_, j) => p[`side.${j}.c`]!);
+      state.h = ops.lowRankCombine_(buffer('h', [batch, tokens, config.dim]), us, cs);
+      for (const [j, u] of us.entries()) {
+        u.dispose();
+        delete state[`u${j + 1}`];
+      }
       return z;
     },
 

@@ -254,11 +254,22 @@ HWY_EXPORT(attention_backward);
 void run(Cpu& cpu, const AttentionForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(attention_forward)(cpu, k, scratch); }
 void run(Cpu& cpu, const AttentionBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(attention_backward)(cpu, k, scratch); }
 
+namespace {
+
+void refuse_batched(AttentionAlgorithm algorithm) {
+  if (algorithm == AttentionAlgorithm::batched)
+    throw Error(Code::argument, "'algorithm' is 'batched', which is for CUDA devices; a device on the CPU has 'tiled'");
+}
+
+}  // namespace
+
 int64_t workspace(Cpu& cpu, const AttentionForward& k) {
+  refuse_batched(k.algorithm);
   const AttentionPlan plan(k.qkv, k.heads, k.scale);
   return plan.workers(cpu) * plan.forward_bytes();
 }
 int64_t workspace(Cpu& cpu, const AttentionBackward& k) {
+  refuse_batched(k.algorithm);
   const AttentionPlan plan(k.qkv, k.heads, k.scale);
   return plan.workers(cpu) * plan.backward_bytes();
 }

@@ -136,11 +136,14 @@ Status copy(BackendDevice& cpu, void* to, const void* from, int64_t bytes) noexc
   });
   return {};
 }
-Status fill(BackendDevice&, void* data, uint8_t byte, int64_t bytes) noexcept {
-  std::memset(data, byte, bytes);
+Status fill(BackendDevice& cpu, void* data, uint8_t byte, int64_t bytes) noexcept {
+  const Team team(cpu);
+  parallel_ranges(cpu, bytes, kCopyGrain,
+                  [&](int64_t begin, int64_t end) { std::memset(static_cast<std::byte*>(data) + begin, byte, end - begin); });
   return {};
 }
 Status synchronize(BackendDevice&) noexcept { return {}; }
+Status settle(BackendDevice&) noexcept { return {}; }
 
 Status packed_size(BackendDevice& cpu, int64_t rows, int64_t columns, DType dtype, Layout layout, int64_t* bytes) noexcept {
   try {
@@ -195,27 +198,24 @@ Status status_of_current_exception() noexcept {
 namespace sidetune {
 
 BackendDevice::BackendDevice(int threads)
-    : threads(threads), team(threads), share(cpu::Cores::of_process(), threads), gemms(std::make_shared<cpu::GemmCache>()) {}
+    : threads(threads),
+      team(threads),
+      share(cpu::Cores::of_process(), threads),
+      gemms(std::make_shared<cpu::GemmCache>(threads)) {}
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,
-                   "cpu",
-                   cpu::count,
-                   cpu::open,
-                   cpu::close,
-                   cpu::take_memory,
-                   cpu::give_memory,
-                   cpu::slab_bytes,
-                   cpu::memory_limit,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::fill,
-                   cpu::synchronize,
-                   cpu::packed_size,
-                   cpu::describe,
-                   {}};
+    BackendTable t{kBackendVersion,   "cpu",
+                   cpu::count,        cpu::open,
+                   cpu::close,        cpu::take_memory,
+                   cpu::give_memory,  cpu::slab_bytes,
+                   cpu::memory_limit, cpu::copy,
+                   cpu::copy,         cpu::copy,
+                   cpu::fill,         cpu::synchronize,
+                   cpu::settle,       nullptr,
+                   nullptr,           nullptr,
+                   nullptr,           cpu::packed_size,
+                   cpu::describe,     {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cpu::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

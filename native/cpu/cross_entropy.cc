@@ -104,8 +104,7 @@ void check_labels(const Tensor& labels, int64_t classes) {
   for (int64_t row = 0; row < labels.size(); row++) {
     const int32_t label = labels.as<int32_t>()[row];
     if (label >= 0 && label < classes) continue;
-    throw Error(Code::late, "'labels' holds " + std::to_string(label) + " in row " + std::to_string(row) + ", expected 0 to " +
-                                std::to_string(classes - 1));
+    throw Error(Code::late, label_out_of_range(label, row, classes));
   }
 }
 

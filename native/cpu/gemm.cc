@@ -59,7 +59,7 @@ Parts panels_of(int64_t n) { return Parts::fixed(n, kTileColumns); }
 
 // The team, each thread with buffers of at least these bytes and nothing staged.
 std::vector<Worker>& prepare_team(Cpu& cpu, int64_t tile, int64_t scratchpad, int64_t stage) {
-  std::vector<Worker>& workers = cpu.gemms->state->team(cpu.threads);
+  std::vector<Worker>& workers = cpu.gemms->state->team();
   for (Worker& worker : workers) {
     worker.tile.reserve(tile);
     worker.scratchpad.reserve(scratchpad);
@@ -67,6 +67,23 @@ std::vector<Worker>& prepare_team(Cpu& cpu, int64_t tile, int64_t scratchpad, in
     worker.staged = -1;
   }
   return workers;
+}
+
+// Points a tile's panels to `count` of them, one after the other. oneDNN clears a panel's padding (zeros already) whenever it is
+// given the panel: here, not from many threads at once.
+void point_panels(Tile& tile, const Panel& panel, const void* panels, int64_t count) {
+  while (static_cast<int64_t>(tile.panels.size()) < count) tile.panels.push_back(view(panel.desc, nullptr));
+  for (int64_t j = 0; j < count; j++) point(tile.panels[j], static_cast<const std::byte*>(panels) + j * panel.bytes);
+}
+
+// A product over nothing.
+void finish_zeros(Cpu& cpu, const Parts& rows, const Parts& columns, const Finish& finish) {
+  std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), 0, 0);
+  void* zeros = workers[0].tile.data();
+  std::memset(zeros, 0, rows.size * kTileColumns * sizeof(float));
+  for (int64_t i = 0; i < rows.parts; i++) {
+    for (int64_t j = 0; j < columns.parts; j++) finish(zeros, rows.begin(i), rows.length(i), columns.begin(j), columns.length(j));
+  }
 }
 
 bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != left_dtype(dtype); }
@@ -92,7 +109,7 @@ const void* left_side(Worker& worker, const Left& left, int64_t m, int64_t k, DT
 
 }  // namespace
 
-GemmCache::GemmCache() : state(std::make_unique<State>()) {}
+GemmCache::GemmCache(int threads) : state(std::make_unique<State>(threads)) {}
 GemmCache::~GemmCache() = default;
 
 bool gemm_has_bf16() {
@@ -147,39 +164,43 @@ DType operand_dtype(DType dtype) { return dtype == DType::bf16 && !gemm_has_bf16
 void multiply(Cpu& cpu, const Product& product, const Left& left, const void* panels, const Finish& finish) {
   const int64_t m = product.m, n = product.n, k = product.k;
   if (m == 0 || n == 0) return;
+  const Parts rows = Parts::balanced(m, kTileRows), columns = panels_of(n);
+  if (k == 0) return finish_zeros(cpu, rows, columns, finish);
   const OneThread one;
   GemmCache::State& state = *cpu.gemms->state;
   const DType dtype = operand_dtype(product.dtype);
-  const Parts rows = Parts::balanced(m, kTileRows), columns = panels_of(n);
   // Up to four shapes of tile, by "is the last one" along each axis.
-  std::shared_ptr<const Tile> tiles[2][2];
+  std::shared_ptr<Tile> tiles[2][2];
   int64_t scratchpad = 0;
-  for (int i = 0; i < 2 && k > 0; i++) {
+  for (int i = 0; i < 2; i++) {
     for (int j = 0; j < 2; j++) {
       const int64_t height = rows.length(i ? rows.parts - 1 : 0), width = columns.length(j ? columns.parts - 1 : 0);
       tiles[i][j] = state.tile(height, width, k, dtype, left.transposed);
-      scratchpad = std::max<int64_t>(scratchpad, tiles[i][j]->scratchpad.get_size());
+      scratchpad = std::max(scratchpad, tiles[i][j]->scratchpad_bytes);
     }
   }
   const bool staged = is_staged(left, dtype);
   const int64_t stage = staged ? rows.size * k * size_of(left_dtype(dtype)) : 0;
   std::vector<Worker>& workers = prepare_team(cpu, rows.size * kTileColumns * sizeof(float), scratchpad, stage);
+  for (size_t thread = 0; thread < workers.size(); thread++) {
+    for (const auto& shape : tiles) {
+      for (const auto& tile : shape) {
+        point(tile->operands[thread].to, workers[thread].tile.data());
+        point(tile->operands[thread].scratchpad, workers[thread].scratchpad.data());
+      }
+    }
+  }
+  const auto panel = state.panel(k, columns.length(0), dtype);
+  // A last panel of another shape is the first of its tile's.
+  const int64_t alike = tiles[0][0] == tiles[0][1] ? columns.parts : columns.parts - 1;
+  point_panels(*tiles[0][0], *panel, panels, alike);
+  if (alike < columns.parts) {
+    const void* last = static_cast<const std::byte*>(panels) + alike * panel->bytes;
+    point_panels(*tiles[0][1], *state.panel(k, columns.length(alike), dtype), last, 1);
+  }
   // Down the rows of one panel after the other, where a panel stays in the cache of a core and rows need no staging: less traffic
   // in the cache that cores share. Else along the panels.
-  const bool down = !staged && k > 0 && state.panel(k, columns.length(0), dtype)->bytes <= kCachedPanelBytes;
-  // Made once, not tile by tile: a large part of what a call of oneDNN costs beside the product.
-  std::vector<TileMemory> memories;
-  for (size_t thread = 0; thread < workers.size() && k > 0; thread++) {
-    for (const auto& shape : tiles)
-      for (const auto& tile : shape) memories.emplace_back(*tile, workers[thread]);
-  }
-  // oneDNN clears a panel's padding (zeros already) whenever it is given the panel: here, not from many threads at once.
-  std::vector<memory> right;
-  for (int64_t j = 0, at = 0; j < columns.parts && k > 0; j++) {
-    const auto panel = state.panel(k, columns.length(j), dtype);
-    right.push_back(view(panel->desc, static_cast<const std::byte*>(panels) + at));
-    at += panel->bytes;
-  }
+  const bool down = !staged && panel->bytes <= kCachedPanelBytes;
 
   Failure failure;
   const auto multiply_tile = [&](int64_t item) {
@@ -188,20 +209,16 @@ void multiply(Cpu& cpu, const Product& product, const Left& left, const void* pa
       const int64_t row = rows.begin(i), count = rows.length(i);
       const int thread = omp_get_thread_num();
       Worker& worker = workers[thread];
-      void* numbers = worker.tile.data();
-      if (k == 0) {
-        std::memset(numbers, 0, count * columns.length(j) * sizeof(float));
-      } else {
-        const bool last_row = i == rows.parts - 1, last_column = j == columns.parts - 1;
-        const TileMemory& memory = memories[(thread * 2 + last_row) * 2 + last_column];
-        memory.left.set_data_handle(const_cast<void*>(left_side(worker, left, m, k, dtype, row, count)));
-        execute(tiles[last_row][last_column]->primitive, worker.stream,
-                {{DNNL_ARG_SRC, memory.left.get()},
-                 {DNNL_ARG_WEIGHTS, right[j].get()},
-                 {DNNL_ARG_DST, memory.result.get()},
-                 {DNNL_ARG_SCRATCHPAD, memory.scratchpad.get()}});
-      }
-      finish(numbers, row, count, columns.begin(j), columns.length(j));
+      const Tile& tile = *tiles[i == rows.parts - 1][j == columns.parts - 1];
+      const Operands& operands = tile.operands[thread];
+      const memory& right = j < alike ? tiles[0][0]->panels[j] : tiles[0][1]->panels[0];
+      point(operands.from, left_side(worker, left, m, k, dtype, row, count));
+      execute(tile.primitive, worker.stream,
+              {{DNNL_ARG_SRC, operands.from.get()},
+               {DNNL_ARG_WEIGHTS, right.get()},
+               {DNNL_ARG_DST, operands.to.get()},
+               {DNNL_ARG_SCRATCHPAD, operands.scratchpad.get()}});
+      finish(worker.tile.data(), row, count, columns.begin(j), columns.length(j));
     });
   };
   parallel_items(cpu, rows.parts * columns.parts, multiply_tile, down ? std::min(rows.parts, kTilesDown) : 1);
@@ -229,13 +246,13 @@ void move_panels(Cpu& cpu, const Right& matrix, DType dtype, const void* panels,
   // matrix.
   const bool staged = matrix.dtype != dtype && !gemm_has_bf16();
   const int64_t distance = matrix.transposed ? k : n;
-  std::shared_ptr<const Reorder> reorders[2];  // the last one for the last panel
+  std::shared_ptr<Operation> reorders[2];  // the last one for the last panel
   int64_t scratchpad_bytes = 0;
   for (int i = 0; i < 2; i++) {
     const int64_t columns = parts.length(i ? parts.parts - 1 : 0);
     const int64_t apart = staged && !matrix.transposed ? columns : distance;
     reorders[i] = state.reorder(k, columns, dtype, staged ? dtype : matrix.dtype, apart, matrix.transposed, packing);
-    scratchpad_bytes = std::max<int64_t>(scratchpad_bytes, reorders[i]->scratchpad.get_size());
+    scratchpad_bytes = std::max(scratchpad_bytes, reorders[i]->scratchpad_bytes);
   }
   std::vector<Worker>& workers = prepare_team(cpu, 0, scratchpad_bytes, staged ? k * parts.length(0) * size_of(dtype) : 0);
   const int64_t panel_distance = state.panel(k, parts.length(0), dtype)->bytes;
@@ -243,8 +260,10 @@ void move_panels(Cpu& cpu, const Right& matrix, DType dtype, const void* panels,
   Failure failure;
   parallel_items(cpu, parts.parts, [&](int64_t part) {
     failure.guard([&] {
-      Worker& worker = workers[omp_get_thread_num()];
-      const Reorder& reorder = *reorders[part == parts.parts - 1];
+      const int thread = omp_get_thread_num();
+      Worker& worker = workers[thread];
+      const Operation& reorder = *reorders[part == parts.parts - 1];
+      const Operands& operands = reorder.operands[thread];
       const int64_t columns = parts.length(part);
       const int64_t lines = matrix.transposed ? columns : k, length = matrix.transposed ? k : columns;
       std::byte* region = offset(matrix.data, parts.begin(part) * (matrix.transposed ? k : 1), matrix.dtype);
@@ -253,10 +272,13 @@ void move_panels(Cpu& cpu, const Right& matrix, DType dtype, const void* panels,
         convert(offset(region, i * distance, matrix.dtype), matrix.dtype, offset(plain, i * length, dtype), dtype, length);
       }
       const void* packed = static_cast<const std::byte*>(panels) + part * panel_distance;
-      const memory from = view(reorder.from, packing ? plain : packed), to = view(reorder.to, packing ? packed : plain);
-      const memory scratchpad = view(reorder.scratchpad, worker.scratchpad.data());
+      point(operands.from, packing ? plain : packed);
+      point(operands.to, packing ? packed : plain);
+      point(operands.scratchpad, worker.scratchpad.data());
       execute(reorder.primitive, worker.stream,
-              {{DNNL_ARG_FROM, from.get()}, {DNNL_ARG_TO, to.get()}, {DNNL_ARG_SCRATCHPAD, scratchpad.get()}});
+              {{DNNL_ARG_FROM, operands.from.get()},
+               {DNNL_ARG_TO, operands.to.get()},
+               {DNNL_ARG_SCRATCHPAD, operands.scratchpad.get()}});
       for (int64_t i = 0; staged && !packing && i < lines; i++) {
         convert(offset(plain, i * length, dtype), dtype, offset(region, i * distance, matrix.dtype), matrix.dtype, length);
       }

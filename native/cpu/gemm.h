@@ -17,21 +17,22 @@
 // i8: a is u8, b is i8, and tiles are i32. How f32 becomes these and back is in int8.h.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
 #include "backend.h"
+#include "function_ref.h"
 
 namespace sidetune::cpu {
 
 constexpr int64_t kTileRows = 64, kTileColumns = 192;
 
-// oneDNN's primitives by shape, and the buffers of the team that runs them. One per device; safe from the caller's and the
+// oneDNN's primitives by shape, with what each thread runs them on, and the buffers of the team that runs them: a product whose
+// shapes have been there before takes no memory. One per device, for its number of threads; safe from the caller's and the
 // stream's thread at once.
 class GemmCache {
  public:
-  GemmCache();
+  explicit GemmCache(int threads);
   ~GemmCache();
 
   struct State;
@@ -59,12 +60,12 @@ struct Left {
   const void* data = nullptr;
   DType dtype = DType::f32;
   bool transposed = false;
-  std::function<void(int64_t row, int64_t rows, void* to)> load = nullptr;
+  FunctionRef<void(int64_t row, int64_t rows, void* to)> load = {};
 };
 
 // Takes the tile [rows, columns] of c that begins at (row, column): float, or int32_t in an i8 product. Called from any thread,
 // once per tile.
-using Finish = std::function<void(const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
+using Finish = FunctionRef<void(const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns)>;
 
 void multiply(Cpu& cpu, const Product& product, const Left& left, const void* panels, const Finish& finish);
 

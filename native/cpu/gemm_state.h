@@ -41,6 +41,7 @@ inline memory::desc describe(int64_t rows, int64_t columns, DType dtype, memory:
   return {{rows, columns}, onednn::type_of(dtype), strides};
 }
 inline memory view(const memory::desc& desc, const void* data) { return {desc, engine(), const_cast<void*>(data)}; }
+inline void point(const memory& operand, const void* data) { operand.set_data_handle(const_cast<void*>(data)); }
 
 // The dtypes of a tile's left side and result, by that of its panel.
 inline DType left_dtype(DType panel) { return panel == DType::i8 ? DType::u8 : panel; }
@@ -66,13 +67,30 @@ inline Panel plan_panel(int64_t k, int64_t columns, DType dtype) {
   return {desc, (static_cast<int64_t>(desc.get_size()) + 63) / 64 * 64};
 }
 
-struct Tile {
-  memory::desc left, result, scratchpad;
-  dnnl::matmul primitive;
+// What one thread runs a primitive on.
+struct Operands {
+  memory from, to, scratchpad;
 };
-struct Reorder {
-  memory::desc from, to, scratchpad;
-  dnnl::reorder primitive;
+
+// A primitive with its operands for each thread, made once: a call only points them to its numbers. The stream thread's alone,
+// and its team's.
+struct Operation {
+  dnnl::primitive primitive;
+  int64_t scratchpad_bytes;
+  std::vector<Operands> operands;  // by thread
+
+  template <class Plan>
+  Operation(const dnnl::primitive& primitive, const Plan& plan, int threads)
+      : primitive(primitive), scratchpad_bytes(plan.scratchpad_desc().get_size()) {
+    for (int thread = 0; thread < threads; thread++) {
+      operands.push_back({view(plan.src_desc(), nullptr), view(plan.dst_desc(), nullptr), view(plan.scratchpad_desc(), nullptr)});
+    }
+  }
+};
+
+struct Tile : Operation {
+  using Operation::Operation;
+  std::vector<memory> panels;  // of a product that has so many
 };
 
 inline void execute(const dnnl::primitive& primitive, const dnnl::stream& stream,
@@ -93,14 +111,14 @@ class Recent {
   explicit Recent(size_t capacity) : capacity_(capacity) {}
 
   template <class Make>
-  std::shared_ptr<const Value> get(const Key& key, const Make& make) {
+  std::shared_ptr<Value> get(const Key& key, const Make& make) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = places_.find(key);
     if (found != places_.end()) {
       values_.splice(values_.begin(), values_, found->second);
       return found->second->second;
     }
-    const auto value = std::make_shared<const Value>(make());
+    const auto value = std::make_shared<Value>(make());
     values_.emplace_front(key, value);
     places_[key] = values_.begin();
     if (values_.size() > capacity_) {
@@ -111,7 +129,7 @@ class Recent {
   }
 
  private:
-  using Entry = std::pair<Key, std::shared_ptr<const Value>>;
+  using Entry = std::pair<Key, std::shared_ptr<Value>>;
   const size_t capacity_;
   std::mutex mutex_;
   std::list<Entry> values_;
@@ -169,20 +187,14 @@ class Failure {
   std::exception_ptr first_;
 };
 
-// What a worker's tiles of one shape are computed from and into.
-struct TileMemory {
-  memory left, result, scratchpad;
-  TileMemory(const Tile& tile, const Worker& worker)
-      : left(view(tile.left, nullptr)),
-        result(view(tile.result, worker.tile.data())),
-        scratchpad(view(tile.scratchpad, worker.scratchpad.data())) {}
-};
-
 struct GemmCache::State {
-  Recent<Panel> panels{256};
+  const int threads;
+  Recent<const Panel> panels{256};
   Recent<Tile> tiles{256};
-  Recent<Reorder> reorders{128};
+  Recent<Operation> reorders{128};
   std::vector<Worker> workers;  // the stream thread's alone
+
+  explicit State(int threads) : threads(threads) {}
 
   std::shared_ptr<const Panel> panel(int64_t k, int64_t columns, DType dtype) {
     return panels.get({k, columns, static_cast<int64_t>(dtype)}, [&] {
@@ -191,27 +203,27 @@ struct GemmCache::State {
     });
   }
 
-  std::shared_ptr<const Tile> tile(int64_t rows, int64_t columns, int64_t k, DType dtype, bool transposed) {
+  std::shared_ptr<Tile> tile(int64_t rows, int64_t columns, int64_t k, DType dtype, bool transposed) {
     return tiles.get({rows, columns, k, static_cast<int64_t>(dtype), transposed}, [&] {
       const auto plan = plan_tile(rows, columns, k, dtype, transposed, panel(k, columns, dtype)->desc);
-      return Tile{plan.src_desc(), plan.dst_desc(), plan.scratchpad_desc(), dnnl::matmul(plan)};
+      return Tile(dnnl::matmul(plan), plan, threads);
     });
   }
 
   // Between a panel and a plain matrix of `plain_dtype`, whose lines (rows, or columns when transposed) are `distance` numbers
   // apart.
-  std::shared_ptr<const Reorder> reorder(int64_t k, int64_t columns, DType dtype, DType plain_dtype, int64_t distance,
-                                         bool transposed, bool packing) {
+  std::shared_ptr<Operation> reorder(int64_t k, int64_t columns, DType dtype, DType plain_dtype, int64_t distance,
+                                     bool transposed, bool packing) {
     const Key key = {k, columns, static_cast<int64_t>(dtype), static_cast<int64_t>(plain_dtype), distance, transposed, packing};
     return reorders.get(key, [&] {
       const memory::dims strides = transposed ? memory::dims{1, distance} : memory::dims{distance, 1};
       const memory::desc plain = describe(k, columns, plain_dtype, strides), packed = panel(k, columns, dtype)->desc;
       const auto plan = packing ? onednn::plan_reorder(engine(), plain, packed) : onednn::plan_reorder(engine(), packed, plain);
-      return Reorder{plan.src_desc(), plan.dst_desc(), plan.scratchpad_desc(), dnnl::reorder(plan)};
+      return Operation(dnnl::reorder(plan), plan, threads);
     });
   }
 
-  std::vector<Worker>& team(int threads) {
+  std::vector<Worker>& team() {
     while (static_cast<int>(workers.size()) < threads) workers.emplace_back();
     return workers;
   }

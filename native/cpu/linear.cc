@@ -17,26 +17,6 @@
 #define SIDETUNE_CPU_LINEAR
 namespace sidetune::cpu {
 
-// A number of a plain f32 or bf16 tensor.
-inline float number_at(const Tensor& tensor, int64_t i) {
-  if (tensor.dtype == DType::f32) return tensor.as<float>()[i];
-  const uint32_t bits = static_cast<uint32_t>(tensor.as<uint16_t>()[i]) << 16;
-  float number;
-  std::memcpy(&number, &bits, sizeof number);
-  return number;
-}
-
-// NaN stays NaN.
-inline void set_number_at(const Tensor& tensor, int64_t i, float number) {
-  if (tensor.dtype == DType::f32) {
-    tensor.as<float>()[i] = number;
-    return;
-  }
-  uint32_t bits;
-  std::memcpy(&bits, &number, sizeof bits);
-  tensor.as<uint16_t>()[i] = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
 // The row of an optional tensor [rows, width] at a column; null if there is none.
 template <class T>
 T* at_row(const Tensor& tensor, int64_t row, int64_t width, int64_t column = 0) {
@@ -50,11 +30,28 @@ HWY_BEFORE_NAMESPACE();
 namespace sidetune::cpu::HWY_NAMESPACE {
 namespace {
 
-// out = tile + bias, behind it GELU or + residual, for one row of a tile; pre as it stands before GELU.
-template <class T>
-void finish_row(const float* tile, const float* bias, bool gelu_behind, const T* residual, int64_t columns, T* pre, T* out) {
-  for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR {
-    V v = at(tile);
+// A row of a tile, as numbers. Both read whole vectors: a tile's buffer has room for them behind its last row.
+struct TileRow {
+  const float* numbers;
+  HWY_INLINE V operator()(size_t i) const { return load(numbers + i); }
+};
+struct Int8TileRow {
+  const int32_t* products;
+  Int8Row row;
+  const float* scales;
+  const int32_t* weight_sums;
+  HWY_INLINE V operator()(size_t i) const {
+    const hn::Rebind<int32_t, F> i32;
+    const auto sum = hn::Sub(hn::LoadU(i32, products + i), hn::Mul(hn::Set(i32, row.zero), hn::LoadU(i32, weight_sums + i)));
+    return hn::Mul(hn::ConvertTo(F(), sum), hn::Mul(hn::Set(F(), row.step), load(scales + i)));
+  }
+};
+
+// out = numbers + bias, behind it GELU or + residual, for one row of a tile; pre as it stands before GELU.
+template <class T, class Row>
+void finish_row(const Row& numbers, const float* bias, bool gelu_behind, const T* residual, int64_t columns, T* pre, T* out) {
+  for_each_vector(columns, [&](size_t i, auto at, auto put) HWY_ATTR {
+    V v = numbers(i);
     if (bias) v = hn::Add(v, at(bias));
     if (pre) put(v, pre);
     if (gelu_behind) v = gelu(v);
@@ -63,18 +60,46 @@ void finish_row(const float* tile, const float* bias, bool gelu_behind, const T*
   });
 }
 
-// Rounds a row of x to 8 bits (int8.h). A step that is hardly a normal number counts as 0: 1 / step would not be finite.
-template <class T>
-Int8Row quantise_row(const T* x, int64_t count, int levels, uint8_t* q) {
-  V low = hn::Zero(F()), high = hn::Zero(F()), rest = hn::Zero(F());
-  for_each_vector(count, [&](size_t, auto at, auto) HWY_ATTR {
-    const V v = at(x);
+// What a row's numbers span, 0 among them.
+struct Span {
+  V low, high, rest;
+  HWY_INLINE void add(V v) {
     low = hn::Min(low, v);
     high = hn::Max(high, v);
     rest = hn::MulAdd(v, hn::Zero(F()), rest);  // NaN as soon as a number is not finite
-  });
-  const float most = static_cast<float>(levels), lowest = -max(hn::Neg(low));
-  const float step = max(high) / most - lowest / most + sum(rest);
+  }
+  HWY_INLINE void add(const Span& other) {
+    low = hn::Min(low, other.low);
+    high = hn::Max(high, other.high);
+    rest = hn::Add(rest, other.rest);
+  }
+};
+// Four at a time: one would wait for itself.
+template <class T>
+HWY_INLINE Span span_of(const T* x, int64_t count) {
+  const int64_t step = static_cast<int64_t>(lanes());
+  const V zero = hn::Zero(F());
+  Span a{zero, zero, zero}, b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 4 * step <= count; i += 4 * step) {
+    a.add(load(x + i));
+    b.add(load(x + i + step));
+    c.add(load(x + i + 2 * step));
+    d.add(load(x + i + 3 * step));
+  }
+  for_each_vector(count - i, [&](size_t, auto at, auto) HWY_ATTR { a.add(at(x + i)); });
+  a.add(b);
+  c.add(d);
+  a.add(c);
+  return a;
+}
+
+// Rounds a row of x to 8 bits (int8.h). A step that is hardly a normal number counts as 0: 1 / step would not be finite.
+template <class T>
+Int8Row quantise_row(const T* x, int64_t count, int levels, uint8_t* q) {
+  const Span span = span_of(x, count);
+  const float most = static_cast<float>(levels), lowest = -max(hn::Neg(span.low));
+  const float step = max(span.high) / most - lowest / most + sum(span.rest);
   if (!(step > 1e-37f)) {
     std::memset(q, 0, count);
     return {step > 0 ? 0 : step, 0};
@@ -86,16 +111,48 @@ Int8Row quantise_row(const T* x, int64_t count, int levels, uint8_t* q) {
   return {step, static_cast<int32_t>(zero)};
 }
 
-// The product's numbers for a row of a tile, from its sums. Reads and writes whole vectors.
-void dequantise_row(const int32_t* sums, Int8Row row, const float* scales, const int32_t* weight_sums, int64_t columns,
-                    float* to) {
-  const hn::Rebind<int32_t, F> i32;
-  const auto zero = hn::Set(i32, row.zero);
-  const V step = hn::Set(F(), row.step);
-  for (int64_t i = 0; i < columns; i += static_cast<int64_t>(lanes())) {
-    const auto sum = hn::Sub(hn::LoadU(i32, sums + i), hn::Mul(zero, hn::LoadU(i32, weight_sums + i)));
-    store(hn::Mul(hn::ConvertTo(F(), sum), hn::Mul(step, load(scales + i))), to + i);
+// A row of W to int8 (int8.h), and its scale and sum, which is exact in f32.
+template <class T>
+void quantise_output(const T* w, int64_t I, int8_t* q, float* scale, int32_t* weight_sum) {
+  const Span span = span_of(w, I);
+  *scale = max(hn::Max(span.high, hn::Neg(span.low))) / 127 + sum(span.rest);
+  *weight_sum = 0;
+  if (!(*scale > 1e-37f)) {
+    std::memset(q, 0, I);
+    return;
   }
+  const V per_step = hn::Set(F(), 1 / *scale);
+  V total = hn::Zero(F());
+  for_each_vector(I, [&](size_t, auto at, auto put) HWY_ATTR {
+    const V rounded = clamp(hn::Round(hn::Mul(at(w), per_step)), 127);
+    total = hn::Add(total, rounded);
+    put(rounded, q);
+  });
+  *weight_sum = static_cast<int32_t>(sum(total));
+}
+template <class T>
+void quantise(Cpu& cpu, const Tensor& from, int8_t* q, const Int8Weight& to) {
+  const int64_t O = from.dim(0), I = from.dim(1);
+  std::memset(to.scales + O, 0, (Int8Weight::padded(O) - O) * sizeof(float));
+  std::memset(to.sums + O, 0, (Int8Weight::padded(O) - O) * sizeof(int32_t));
+  parallel_items(cpu, O, [&](int64_t o) { quantise_output(from.as<T>() + o * I, I, q + o * I, to.scales + o, to.sums + o); });
+}
+void quantise_weight(Cpu& cpu, const Tensor& from, int8_t* q, const Int8Weight& to) {
+  from.dtype == DType::bf16 ? quantise<bf16_t>(cpu, from, q, to) : quantise<float>(cpu, from, q, to);
+}
+
+template <class T>
+void dequantise_output(const int8_t* q, int64_t I, float scale, T* w) {
+  const V times = hn::Set(F(), scale);
+  for_each_vector(I, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(times, at(q)), w); });
+}
+template <class T>
+void dequantise(Cpu& cpu, const int8_t* q, const Int8Weight& from, const Tensor& to) {
+  const int64_t O = to.dim(0), I = to.dim(1);
+  parallel_items(cpu, O, [&](int64_t o) { dequantise_output(q + o * I, I, from.scales[o], to.as<T>() + o * I); });
+}
+void dequantise_weight(Cpu& cpu, const int8_t* q, const Int8Weight& from, const Tensor& to) {
+  to.dtype == DType::bf16 ? dequantise<bf16_t>(cpu, q, from, to) : dequantise<float>(cpu, q, from, to);
 }
 
 template <class T, class Finish>
@@ -110,11 +167,10 @@ void multiply_int8(Cpu& cpu, const LinearForward& k, Workspace scratch, const Fi
   });
   multiply(cpu, {rows, O, I, DType::i8}, Left{q, DType::u8}, weight.panels,
            [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
-             HWY_ALIGN float numbers[kTileColumns + Int8Weight::kPad];
+             const auto* products = static_cast<const int32_t*>(tile);
              for (int64_t r = 0; r < count; r++) {
-               dequantise_row(static_cast<const int32_t*>(tile) + r * columns, steps[row + r], weight.scales + column,
-                              weight.sums + column, columns, numbers);
-               finish(numbers, row + r, column, columns);
+               finish(Int8TileRow{products + r * columns, steps[row + r], weight.scales + column, weight.sums + column}, row + r,
+                      column, columns);
              }
            });
 }
@@ -122,7 +178,7 @@ void multiply_int8(Cpu& cpu, const LinearForward& k, Workspace scratch, const Fi
 template <class T>
 void forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   const int64_t I = k.x.dim(-1), O = k.weight.dim(0);
-  const auto finish = [&](const float* numbers, int64_t row, int64_t column, int64_t columns) {
+  const auto finish = [&](const auto& numbers, int64_t row, int64_t column, int64_t columns) {
     finish_row(numbers, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
                at_row<const T>(k.residual, row, O, column), columns, at_row<T>(k.pre_activation, row, O, column),
                at_row<T>(k.out, row, O, column));
@@ -131,7 +187,8 @@ void forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   const void* panels = weight_panels(cpu, k.weight, Layout::packed, k.x.dtype, scratch);
   multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, Left{k.x.data, k.x.dtype}, panels,
            [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-             for (int64_t r = 0; r < rows; r++) finish(static_cast<const float*>(tile) + r * columns, row + r, column, columns);
+             const auto* numbers = static_cast<const float*>(tile);
+             for (int64_t r = 0; r < rows; r++) finish(TileRow{numbers + r * columns}, row + r, column, columns);
            });
 }
 
@@ -225,6 +282,8 @@ namespace sidetune::cpu {
 
 HWY_EXPORT(linear_forward);
 HWY_EXPORT(linear_backward);
+HWY_EXPORT(quantise_weight);
+HWY_EXPORT(dequantise_weight);
 
 void run(Cpu& cpu, const LinearForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_forward)(cpu, k, scratch); }
 void run(Cpu& cpu, const LinearBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_backward)(cpu, k, scratch); }
@@ -245,35 +304,6 @@ int64_t workspace(Cpu& cpu, const LinearBackward& k) {
 }
 
 namespace {
-
-// W row by row to int8 (int8.h); `from` is plain, f32 or bf16.
-void quantise_weight(Cpu& cpu, const Tensor& from, int8_t* q, const Int8Weight& to) {
-  const int64_t O = from.dim(0), I = from.dim(1);
-  std::memset(to.scales + O, 0, (Int8Weight::padded(O) - O) * sizeof(float));
-  std::memset(to.sums + O, 0, (Int8Weight::padded(O) - O) * sizeof(int32_t));
-  parallel_items(cpu, O, [&](int64_t o) {
-    const auto number = [&](int64_t i) { return number_at(from, o * I + i); };
-    float largest = 0, rest = 0;
-    for (int64_t i = 0; i < I; i++) largest = std::max(largest, std::fabs(number(i))), rest += number(i) * 0;
-    const float scale = largest / 127 + rest;
-    const float per_step = scale > 1e-37f ? 1 / scale : 0;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < I; i++) {
-      const auto rounded = per_step > 0 ? static_cast<int32_t>(std::nearbyint(number(i) * per_step)) : 0;
-      q[o * I + i] = static_cast<int8_t>(std::clamp(rounded, -127, 127));
-      sum += q[o * I + i];
-    }
-    to.scales[o] = scale;
-    to.sums[o] = sum;
-  });
-}
-
-void dequantise_weight(Cpu& cpu, const int8_t* q, const Int8Weight& from, const Tensor& to) {
-  const int64_t O = to.dim(0), I = to.dim(1);
-  parallel_items(cpu, O, [&](int64_t o) {
-    for (int64_t i = 0; i < I; i++) set_number_at(to, o * I + i, from.scales[o] * static_cast<float>(q[o * I + i]));
-  });
-}
 
 Tensor plain_like(const Tensor& weight, DType dtype, void* data) {
   Tensor plain = weight;
@@ -298,7 +328,7 @@ void run(Cpu& cpu, const LinearPack& k, Workspace scratch) {
       Workspace rest = scratch;
       auto* q = rest.take<int8_t>(O * I);
       unpack(cpu, k.weight.data, DType::i8, right_side(q, O, I, DType::i8, Layout::packed));
-      dequantise_weight(cpu, q, Int8Weight(cpu, k.weight), plain);
+      HWY_DYNAMIC_DISPATCH(dequantise_weight)(cpu, q, Int8Weight(cpu, k.weight), plain);
     } else {
       unpack(cpu, k.weight.data, k.weight.dtype, right_side(plain.data, O, I, dtype, k.weight.layout));
     }
@@ -307,7 +337,7 @@ void run(Cpu& cpu, const LinearPack& k, Workspace scratch) {
   if (k.out.dtype == DType::i8) {
     const Int8Weight weight(cpu, k.out);
     auto* q = scratch.take<int8_t>(O * I);
-    quantise_weight(cpu, plain, q, weight);
+    HWY_DYNAMIC_DISPATCH(quantise_weight)(cpu, plain, q, weight);
     pack(cpu, right_side(q, O, I, DType::i8, Layout::packed), DType::i8, weight.panels);
   } else {
     pack(cpu, right_side(plain.data, O, I, plain.dtype, k.out.layout), k.out.dtype, k.out.data);

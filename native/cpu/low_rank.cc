@@ -98,12 +98,6 @@ void add_transposed(const float* transposed, int64_t d, int64_t r, float* a) {
   }
 }
 
-// Adds the groups' partial sums up in order, in the first group's place.
-const float* sum_of_groups(float* sums, int64_t groups, int64_t count) {
-  for (int64_t group = 1; group < groups; group++) add_row(sums + group * count, count, sums);
-  return sums;
-}
-
 template <class T>
 void accumulate_rows(const LowRankAccumulateForward& k, const float* a, float* u, int64_t begin, int64_t end) {
   const int64_t d = k.z.dim(-1), r = k.c.dim(0);
@@ -127,31 +121,54 @@ void undo_rows(const LowRankUndo& k, int64_t begin, int64_t end) {
   });
 }
 
-// Partial sums of a group of rows for gradA, as [r, d], and gradC; null where unwanted.
-struct GroupSums {
-  float *a, *c;
+// What u = z a gives back to z and a, from gu, the gradient of u. gradZ is null where it is unwanted; a is there as [r, d].
+template <class T>
+struct ProjectionGradient {
+  const T *z, *residual;
+  const float* a;
+  T* grad_z;
+  int64_t r, d;
+
+  template <class Arguments>
+  ProjectionGradient(const Arguments& k, const float* a)
+      : z(k.z.template as<T>()),
+        residual(k.residual.template as<T>()),
+        a(a),
+        grad_z(k.grad_z.template as<T>()),
+        r(k.a.dim(1)),
+        d(k.a.dim(0)) {}
+
+  // Writes gradZ of a tile and adds its part of gradA to `a_sums`, as [r, d], if that is not null.
+  template <int kRows>
+  HWY_INLINE void add_rows(int64_t row, const float* gu, float* a_sums) const {
+    if (a_sums) add_outer_products<kRows>(gu, z + row * d, r, d, a_sums);
+    if (!grad_z) return;
+    const T* before = residual ? residual + row * d : nullptr;
+    T* after = grad_z + row * d;
+    combine_factors<kRows>(gu, a, r, d, [&](int i, V gradient, auto at, auto put) HWY_ATTR {
+      put(before ? hn::Add(at(before + i * d), gradient) : gradient, after + i * d);
+    });
+  }
 };
 
-template <class T>
-void gradient_rows(const LowRankAccumulateBackward& k, const float* a, float* gu, GroupSums sums, int64_t begin, int64_t end) {
-  const int64_t d = k.z.dim(-1), r = k.c.dim(0);
-  if (sums.a) memset(sums.a, 0, r * d * sizeof(float));
-  if (sums.c) memset(sums.c, 0, r * d * sizeof(float));
-  for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
-    constexpr int kRows = decltype(tile)::value;
-    const float* g = k.grad_h.as<float>() + row * d;
-    if (k.grad_z || sums.a) row_products<kRows>(g, k.c.as<float>(), r, d, gu + row * r);
-    if (sums.c) add_outer_products<kRows>(k.u.as<float>() + row * r, g, r, d, sums.c);
-    if (sums.a) add_outer_products<kRows>(gu + row * r, k.z.as<T>() + row * d, r, d, sums.a);
-    if (k.grad_z) {
-      const T* residual = k.residual ? k.residual.as<T>() + row * d : nullptr;
-      T* grad_z = k.grad_z.as<T>() + row * d;
-      combine_factors<kRows>(gu + row * r, a, r, d, [&](int i, V gradient, auto at, auto put) HWY_ATTR {
-        put(residual ? hn::Add(at(residual + i * d), gradient) : gradient, grad_z + i * d);
-      });
-    }
-  });
-}
+// Partial sums of each group of rows, from zero on; nothing where they are unwanted.
+struct GroupSums {
+  float* data;
+  int64_t size;
+
+  GroupSums(bool wanted, int64_t groups, int64_t size, Workspace& scratch)
+      : data(wanted ? scratch.take<float>(groups * size) : nullptr), size(size) {}
+  float* start(int64_t group) const {
+    if (!data) return nullptr;
+    memset(data + group * size, 0, size * sizeof(float));
+    return data + group * size;
+  }
+  // All groups' sums, added up in order in the first one's place.
+  const float* total(int64_t groups) const {
+    for (int64_t group = 1; group < groups; group++) add_row(data + group * size, size, data);
+    return data;
+  }
+};
 
 template <class T>
 void accumulate(const Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
@@ -168,15 +185,121 @@ void backward(const Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scra
   if (rows == 0) return;
   float* a = scratch.take<float>(r * d);
   float* gu = scratch.take<float>(rows * r);
-  float* a_sums = k.grad_a ? scratch.take<float>(groups * r * d) : nullptr;
-  float* c_sums = k.grad_c ? scratch.take<float>(groups * r * d) : nullptr;
+  const GroupSums a_sums(static_cast<bool>(k.grad_a), groups, r * d, scratch),
+      c_sums(static_cast<bool>(k.grad_c), groups, r * d, scratch);
   transpose(k.a.as<float>(), d, r, a);
+  const ProjectionGradient<T> projection(k, a);
   parallel_items(cpu, groups, [&](int64_t group) {
-    const GroupSums sums{a_sums ? a_sums + group * r * d : nullptr, c_sums ? c_sums + group * r * d : nullptr};
-    gradient_rows<T>(k, a, gu, sums, group * per_group, std::min(rows, (group + 1) * per_group));
+    float *a_sum = a_sums.start(group), *c_sum = c_sums.start(group);
+    for_each_tile(group * per_group, std::min(rows, (group + 1) * per_group), [&](auto tile, int64_t row) HWY_ATTR {
+      constexpr int kRows = decltype(tile)::value;
+      const float* g = k.grad_h.as<float>() + row * d;
+      if (k.grad_z || a_sum) row_products<kRows>(g, k.c.as<float>(), r, d, gu + row * r);
+      if (c_sum) add_outer_products<kRows>(k.u.as<float>() + row * r, g, r, d, c_sum);
+      projection.template add_rows<kRows>(row, gu + row * r, a_sum);
+    });
   });
-  if (k.grad_a) add_transposed(sum_of_groups(a_sums, groups, r * d), d, r, k.grad_a.as<float>());
-  if (k.grad_c) add_row(sum_of_groups(c_sums, groups, r * d), r * d, k.grad_c.as<float>());
+  if (k.grad_a) add_transposed(a_sums.total(groups), d, r, k.grad_a.as<float>());
+  if (k.grad_c) add_row(c_sums.total(groups), r * d, k.grad_c.as<float>());
+}
+
+template <class T>
+void project(const Cpu& cpu, const LowRankProjectForward& k, Workspace scratch) {
+  const int64_t d = k.a.dim(0), r = k.a.dim(1);
+  float* a = scratch.take<float>(r * d);
+  transpose(k.a.as<float>(), d, r, a);
+  parallel_ranges(cpu, k.z.rows(), 8, [&](int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
+      row_products<decltype(tile)::value>(k.z.as<T>() + row * d, a, r, d, k.u.as<float>() + row * r);
+    });
+  });
+}
+
+template <class T>
+void project_backward(const Cpu& cpu, const LowRankProjectBackward& k, Workspace scratch) {
+  const int64_t d = k.a.dim(0), r = k.a.dim(1), rows = k.z.rows(), groups = group_count(rows), per_group = group_rows(rows);
+  if (rows == 0) return;
+  float* a = scratch.take<float>(r * d);
+  const GroupSums a_sums(static_cast<bool>(k.grad_a), groups, r * d, scratch);
+  transpose(k.a.as<float>(), d, r, a);
+  const ProjectionGradient<T> projection(k, a);
+  parallel_items(cpu, groups, [&](int64_t group) {
+    float* a_sum = a_sums.start(group);
+    for_each_tile(group * per_group, std::min(rows, (group + 1) * per_group), [&](auto tile, int64_t row) HWY_ATTR {
+      projection.template add_rows<decltype(tile)::value>(row, k.grad_u.as<float>() + row * r, a_sum);
+    });
+  });
+  if (k.grad_a) add_transposed(a_sums.total(groups), d, r, k.grad_a.as<float>());
+}
+
+// The blocks of a combine stand side by side: one product of inner size M r, for which the factors c lie one below the other
+// and the rows of u are joined.
+struct Blocks {
+  int64_t count, r, d;
+  template <class Arguments>
+  explicit Blocks(const Arguments& k) : count(static_cast<int64_t>(k.c.size())), r(k.c[0].dim(0)), d(k.c[0].dim(1)) {}
+
+  int64_t ranks() const { return count * r; }
+  void stack(const TensorList& c, float* factors) const {
+    for (int64_t j = 0; j < count; j++) std::copy_n(c[j].as<float>(), r * d, factors + j * r * d);
+  }
+  void join(const TensorList& u, int64_t begin, int64_t end, float* joined) const {
+    for (int64_t j = 0; j < count; j++) {
+      for (int64_t row = begin; row < end; row++) std::copy_n(u[j].as<float>() + row * r, r, joined + row * ranks() + j * r);
+    }
+  }
+  void add_parts(const float* joined, int64_t begin, int64_t end, const TensorList& parts) const {
+    for (int64_t j = 0; j < count; j++) {
+      float* part = parts[j].as<float>();
+      for (int64_t row = begin; row < end; row++) {
+        for (int64_t i = 0; i < r; i++) part[row * r + i] += joined[row * ranks() + j * r + i];
+      }
+    }
+  }
+};
+
+void combine(const Cpu& cpu, const LowRankCombineForward& k, Workspace scratch) {
+  const Blocks blocks(k);
+  const int64_t d = blocks.d, ranks = blocks.ranks(), rows = k.h.rows();
+  float* c = scratch.take<float>(ranks * d);
+  float* u = scratch.take<float>(rows * ranks);
+  blocks.stack(k.c, c);
+  parallel_ranges(cpu, rows, 8, [&](int64_t begin, int64_t end) {
+    blocks.join(k.u, begin, end, u);
+    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
+      float* h = k.h.as<float>() + row * d;
+      combine_factors<decltype(tile)::value>(u + row * ranks, c, ranks, d,
+                                             [&](int i, V total, auto, auto put) HWY_ATTR { put(total, h + i * d); });
+    });
+  });
+}
+
+void combine_backward(const Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
+  const Blocks blocks(k);
+  const int64_t d = blocks.d, ranks = blocks.ranks(), rows = k.grad_h.rows(), groups = group_count(rows),
+                per_group = group_rows(rows);
+  if (rows == 0) return;
+  const bool wants_u = !k.grad_u.empty(), wants_c = !k.grad_c.empty();
+  float* c = wants_u ? scratch.take<float>(ranks * d) : nullptr;
+  float* gu = wants_u ? scratch.take<float>(rows * ranks) : nullptr;
+  float* u = wants_c ? scratch.take<float>(rows * ranks) : nullptr;
+  const GroupSums c_sums(wants_c, groups, ranks * d, scratch);
+  if (wants_u) blocks.stack(k.c, c);
+  parallel_items(cpu, groups, [&](int64_t group) {
+    const int64_t begin = group * per_group, end = std::min(rows, begin + per_group);
+    float* c_sum = c_sums.start(group);
+    if (wants_c) blocks.join(k.u, begin, end, u);
+    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
+      constexpr int kRows = decltype(tile)::value;
+      const float* g = k.grad_h.as<float>() + row * d;
+      if (wants_u) row_products<kRows>(g, c, ranks, d, gu + row * ranks);
+      if (wants_c) add_outer_products<kRows>(u + row * ranks, g, ranks, d, c_sum);
+    });
+    if (wants_u) blocks.add_parts(gu, begin, end, k.grad_u);
+  });
+  if (!wants_c) return;
+  const float* total = c_sums.total(groups);
+  for (int64_t j = 0; j < blocks.count; j++) add_row(total + j * blocks.r * d, blocks.r * d, k.grad_c[j].as<float>());
 }
 
 void low_rank_accumulate_forward(const Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
@@ -187,6 +310,16 @@ void low_rank_undo(const Cpu& cpu, const LowRankUndo& k) {
 }
 void low_rank_accumulate_backward(const Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) {
   k.z.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, scratch) : backward<float>(cpu, k, scratch);
+}
+void low_rank_project_forward(const Cpu& cpu, const LowRankProjectForward& k, Workspace scratch) {
+  k.z.dtype == DType::bf16 ? project<bf16_t>(cpu, k, scratch) : project<float>(cpu, k, scratch);
+}
+void low_rank_project_backward(const Cpu& cpu, const LowRankProjectBackward& k, Workspace scratch) {
+  k.z.dtype == DType::bf16 ? project_backward<bf16_t>(cpu, k, scratch) : project_backward<float>(cpu, k, scratch);
+}
+void low_rank_combine_forward(const Cpu& cpu, const LowRankCombineForward& k, Workspace scratch) { combine(cpu, k, scratch); }
+void low_rank_combine_backward(const Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
+  combine_backward(cpu, k, scratch);
 }
 
 }  // namespace
@@ -199,6 +332,10 @@ namespace sidetune::cpu {
 HWY_EXPORT(low_rank_accumulate_forward);
 HWY_EXPORT(low_rank_undo);
 HWY_EXPORT(low_rank_accumulate_backward);
+HWY_EXPORT(low_rank_project_forward);
+HWY_EXPORT(low_rank_project_backward);
+HWY_EXPORT(low_rank_combine_forward);
+HWY_EXPORT(low_rank_combine_backward);
 
 void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
   HWY_DYNAMIC_DISPATCH(low_rank_accumulate_forward)(cpu, k, scratch);
@@ -206,6 +343,18 @@ void run(Cpu& cpu, const LowRankAccumulateForward& k, Workspace scratch) {
 void run(Cpu& cpu, const LowRankUndo& k, Workspace) { HWY_DYNAMIC_DISPATCH(low_rank_undo)(cpu, k); }
 void run(Cpu& cpu, const LowRankAccumulateBackward& k, Workspace scratch) {
   HWY_DYNAMIC_DISPATCH(low_rank_accumulate_backward)(cpu, k, scratch);
+}
+void run(Cpu& cpu, const LowRankProjectForward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_project_forward)(cpu, k, scratch);
+}
+void run(Cpu& cpu, const LowRankProjectBackward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_project_backward)(cpu, k, scratch);
+}
+void run(Cpu& cpu, const LowRankCombineForward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_combine_forward)(cpu, k, scratch);
+}
+void run(Cpu& cpu, const LowRankCombineBackward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(low_rank_combine_backward)(cpu, k, scratch);
 }
 
 int64_t workspace(Cpu&, const LowRankAccumulateForward& k) {
@@ -219,9 +368,31 @@ int64_t workspace(Cpu&, const LowRankAccumulateBackward& k) {
          sums * Workspace::aligned<float>(group_count(rows) * r * k.z.dim(-1));
 }
 
+int64_t workspace(Cpu&, const LowRankProjectForward& k) { return Workspace::aligned<float>(k.a.size()); }
+
+int64_t workspace(Cpu&, const LowRankProjectBackward& k) {
+  return Workspace::aligned<float>(k.a.size()) + (k.grad_a ? Workspace::aligned<float>(group_count(k.z.rows()) * k.a.size()) : 0);
+}
+
+int64_t workspace(Cpu&, const LowRankCombineForward& k) {
+  const int64_t blocks = static_cast<int64_t>(k.c.size()), ranks = blocks * k.c[0].dim(0);
+  return Workspace::aligned<float>(ranks * k.h.dim(-1)) + Workspace::aligned<float>(k.h.rows() * ranks);
+}
+
+int64_t workspace(Cpu&, const LowRankCombineBackward& k) {
+  const int64_t rows = k.grad_h.rows(), d = k.grad_h.dim(-1), ranks = static_cast<int64_t>(k.c.size()) * k.c[0].dim(0);
+  const int64_t joined = Workspace::aligned<float>(rows * ranks);
+  return (k.grad_u.empty() ? 0 : Workspace::aligned<float>(ranks * d) + joined) +
+         (k.grad_c.empty() ? 0 : joined + Workspace::aligned<float>(group_count(rows) * ranks * d));
+}
+
 SIDETUNE_CPU_KERNEL(LowRankAccumulateForward)
 SIDETUNE_CPU_KERNEL(LowRankUndo)
 SIDETUNE_CPU_KERNEL(LowRankAccumulateBackward)
+SIDETUNE_CPU_KERNEL(LowRankProjectForward)
+SIDETUNE_CPU_KERNEL(LowRankProjectBackward)
+SIDETUNE_CPU_KERNEL(LowRankCombineForward)
+SIDETUNE_CPU_KERNEL(LowRankCombineBackward)
 
 }  // namespace sidetune::cpu
 #endif  // HWY_ONCE

@@ -36,6 +36,11 @@ HWY_INLINE V load(const uint8_t* p) {
   return hn::ConvertTo(F(), hn::PromoteTo(i32, hn::LoadU(hn::Rebind<uint8_t, F>(), p)));
 }
 
+HWY_INLINE V load(const int8_t* p) {
+  const hn::Rebind<int32_t, F> i32;
+  return hn::ConvertTo(F(), hn::PromoteTo(i32, hn::LoadU(hn::Rebind<int8_t, F>(), p)));
+}
+
 HWY_INLINE void store(V v, float* p) { hn::StoreU(v, F(), p); }
 // Rounds to nearest even; NaN stays NaN.
 HWY_INLINE void store(V v, bf16_t* p) {
@@ -52,11 +57,14 @@ HWY_INLINE void store(V v, bf16_t* p) {
   (void)f;
 }
 
-// Rounds to nearest even; for numbers from 0 to 255.
+// Both round to nearest even; for numbers that the integer can hold. Adding 1.5·2²³ rounds to an integer and leaves it in the low
+// bits.
 HWY_INLINE void store(V v, uint8_t* p) {
+  const hn::RebindToUnsigned<F> u;
   const hn::Rebind<uint8_t, F> u8;
-  hn::StoreU(hn::DemoteTo(u8, hn::NearestInt(v)), u8, p);
+  hn::StoreU(hn::TruncateTo(u8, hn::BitCast(u, hn::Add(v, hn::Set(F(), 12582912.0f)))), u8, p);
 }
+HWY_INLINE void store(V v, int8_t* p) { store(v, reinterpret_cast<uint8_t*>(p)); }
 
 // The first `count` < lanes() numbers; the other lanes are zero, and their memory is not touched.
 template <class T>

@@ -88,8 +88,9 @@ void forward(Cpu& cpu, const PatchEmbedForward& k, Workspace scratch) {
   const DType dtype = k.out.dtype;
   const float *images = k.images.as<float>(), *bias = k.bias.as<float>();
   const void* panels = weight_panels(cpu, as_matrix(k.weight), Layout::packed, dtype, scratch);
+  const auto load = [&](int64_t row, int64_t rows, void* to) { unfold(images, patches, row, rows, to, operand_dtype(dtype)); };
   Left left;
-  left.load = [&](int64_t row, int64_t rows, void* to) { unfold(images, patches, row, rows, to, operand_dtype(dtype)); };
+  left.load = load;
   multiply(cpu, {k.out.rows(), D, patches.size(), dtype}, left, panels,
            [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
              for (int64_t r = 0; r < rows; r++) {

@@ -99,30 +99,41 @@ struct RowTaps {
         slot((y + begin - before) % g.side) {}
 };
 
-// Row y of the convolution of a ring. kSide is the kernel's side, or 0 for one that is known at run time only.
+// kColumns places of a row of the convolution, from column x on, of one vector. kSide is the kernel's side, or 0 for one that is
+// known at run time only.
+template <int kSide, int kColumns, class Sink>
+HWY_INLINE void convolve_columns(const PatchGrid& g, const Ring& ring, const RowTaps& taps, const float* HWY_RESTRICT kernel,
+                                 int64_t v, int64_t x, int64_t place, size_t left, const Sink& sink) {
+  const int64_t side = kSide ? kSide : g.side, step = lanes();
+  V sums[kColumns];
+  HWY_UNROLL(8)
+  for (int p = 0; p < kColumns; p++) sums[p] = hn::Zero(F());
+  for (int64_t i = taps.begin, slot = taps.slot; i < taps.end; i++, slot = slot + 1 == side ? 0 : slot + 1) {
+    const float* HWY_RESTRICT in = ring.at(v, slot) + x * step;
+    HWY_UNROLL(5)
+    for (int64_t j = 0; j < side; j++) {
+      const V w = load(kernel + (i * side + j) * step);
+      HWY_UNROLL(8)
+      for (int p = 0; p < kColumns; p++) sums[p] = hn::MulAdd(w, load(in + (p + j) * step), sums[p]);
+    }
+  }
+  HWY_UNROLL(8)
+  for (int p = 0; p < kColumns; p++) sink(place + p * g.channels, left, sums[p]);
+}
+
+// Row y of the convolution of a ring.
 template <int kSide, class Sink>
 HWY_INLINE void convolve_row(const PatchGrid& g, const ChannelBlock& block, const Ring& ring, const float* weight, int64_t y,
                              const Sink& sink) {
-  const int64_t side = kSide ? kSide : g.side, step = lanes();
   const RowTaps taps(g, ring.margin, y);
   const int64_t first_token = block.image * g.tokens() + g.prefix + y * g.columns;
   for (int64_t v = 0; v < block.vectors(); v++) {
-    const int64_t channel = block.first + v * step;
+    const int64_t channel = block.first + v * lanes(), left = block.first + block.count - channel;
     const float* kernel = weight + channel * g.taps();
-    for (int64_t x = 0; x < g.columns; x += PatchGrid::kColumns) {
-      V sums[PatchGrid::kColumns];
-      for (V& s : sums) s = hn::Zero(F());
-      for (int64_t i = taps.begin, slot = taps.slot; i < taps.end; i++, slot = slot + 1 == side ? 0 : slot + 1) {
-        const float* HWY_RESTRICT in = ring.at(v, slot) + x * step;
-        for (int64_t j = 0; j < side; j++) {
-          const V w = load(kernel + (i * side + j) * step);
-          for (int64_t p = 0; p < PatchGrid::kColumns; p++) sums[p] = hn::MulAdd(w, load(in + (p + j) * step), sums[p]);
-        }
-      }
-      for (int64_t p = 0; p < std::min(PatchGrid::kColumns, g.columns - x); p++) {
-        sink((first_token + x + p) * g.channels + channel, block.first + block.count - channel, sums[p]);
-      }
-    }
+    int64_t x = 0, place = first_token * g.channels + channel;
+    for (; x + PatchGrid::kColumns <= g.columns; x += PatchGrid::kColumns, place += PatchGrid::kColumns * g.channels)
+      convolve_columns<kSide, PatchGrid::kColumns>(g, ring, taps, kernel, v, x, place, left, sink);
+    for (; x < g.columns; x++, place += g.channels) convolve_columns<kSide, 1>(g, ring, taps, kernel, v, x, place, left, sink);
   }
 }
 
@@ -161,7 +172,9 @@ inline void pack_weight(const PatchGrid& g, const float* weight, bool flipped, f
   }
 }
 
-// Calls body(item, slot); no two calls that run at the same time have the same slot.
+// Calls body(item, slot); no two calls that run at the same time have the same slot. Each thread takes a stretch of its own:
+// blocks side by side have lines of memory side by side, and hardware that fetches lines in pairs would take them from the other
+// thread.
 template <class Body>
 void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& body) {
   const int64_t threads = std::min<int64_t>({cpu.team, items, slots});
@@ -169,7 +182,7 @@ void parallel_slots(const Cpu& cpu, int64_t items, int64_t slots, const Body& bo
     for (int64_t item = 0; item < items; item++) body(item, 0);
     return;
   }
-#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static)
   for (int64_t item = 0; item < items; item++) body(item, omp_get_thread_num());
 }
 

@@ -12,13 +12,13 @@ namespace sidetune::cpu {
 struct PatchGrid {
   int64_t images, prefix, rows, columns, channels, side;
 
-  // Channels of one piece of work: at 128, three rows of 14 patches take 24 KB, which is half of an L1 cache; and 512 bytes at a
-  // stretch keep the prefetchers going.
-  static constexpr int64_t kBlock = 128;
+  // Channels of one piece of work: at 64, three rows of 14 patches take 12 KB, which leaves room in an L1 cache for the tensors'
+  // own lines.
+  static constexpr int64_t kBlock = 64;
   // A multiple of every target's lanes. Scratch is padded to it, so that tails occur in loads and stores of tensors only.
   static constexpr int64_t kPadding = 64;
-  // Columns that the convolution computes at a time.
-  static constexpr int64_t kColumns = 4;
+  // Columns that the convolution computes at a time, their sums in registers: grids of vision transformers are multiples of 7.
+  static constexpr int64_t kColumns = 7;
   // Threads that can work at the same time, each with rings of its own. A constant, so that scratch does not depend on the
   // machine.
   static constexpr int64_t kMaxSlots = 32;
@@ -34,7 +34,7 @@ struct PatchGrid {
   int64_t groups() const { return std::min(kMaxGroups, images); }
 
   int64_t weight_size() const { return padded_channels() * taps(); }
-  int64_t ring_columns() const { return (columns + kColumns - 1) / kColumns * kColumns + side - 1; }
+  int64_t ring_columns() const { return columns + side - 1; }
   int64_t ring_size() const { return side * ring_columns() * std::min(kBlock, padded_channels()); }
 
   int64_t forward_workspace() const {

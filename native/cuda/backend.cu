@@ -145,6 +145,62 @@ Status synchronize(Cuda& cuda) noexcept {
   return on_device(cuda, [&] { check(cudaStreamSynchronize(cuda.stream), "waiting for the stream"); });
 }
 
+struct Graph {
+  cudaGraphExec_t executable = nullptr;
+  bool is_watched = false;  // some of its calls are
+
+  ~Graph() {
+    if (executable) cudaGraphExecDestroy(executable);
+  }
+};
+
+// Other threads of the process may allocate meanwhile: the capture is this thread's.
+Status begin_graph(Cuda& cuda) noexcept {
+  return on_device(cuda, [&] {
+    check(cudaStreamBeginCapture(cuda.stream, cudaStreamCaptureModeThreadLocal), "beginning a graph");
+    cuda.findings->begin_graph();
+  });
+}
+Status end_graph(Cuda& cuda, void** made) noexcept {
+  return on_device(cuda, [&] {
+    auto graph = std::make_unique<Graph>();
+    graph->is_watched = cuda.findings->end_graph();
+    cudaGraph_t captured = nullptr;
+    check(cudaStreamEndCapture(cuda.stream, &captured), "ending a graph");
+    const cudaError_t result = cudaGraphInstantiate(&graph->executable, captured, 0);
+    cudaGraphDestroy(captured);
+    check(result, "making a graph ready");
+    *made = graph.release();
+  });
+}
+Status launch_graph(Cuda& cuda, void* made) noexcept {
+  const Graph& graph = *static_cast<Graph*>(made);
+  uint64_t ticket = 0;
+  Status status = on_device(cuda, [&] {
+    if (graph.is_watched) ticket = cuda.findings->watch_graph(cuda);
+    check(cudaGraphLaunch(graph.executable, cuda.stream), "launching a graph");
+  });
+  status.ticket = ticket;
+  return status;
+}
+void free_graph(Cuda& cuda, void* graph) noexcept {
+  cudaSetDevice(cuda.index);
+  cudaStreamSynchronize(cuda.stream);
+  delete static_cast<Graph*>(graph);
+}
+
+Status settle(Cuda& cuda) noexcept {
+  Status found;
+  const Status status = on_device(cuda, [&] {
+    std::string text;
+    const uint64_t ticket = cuda.findings->settle(cuda.stream, &text);
+    if (ticket == 0) return;
+    found = failure(Code::late, text);
+    found.ticket = ticket;
+  });
+  return status.ok ? found : status;
+}
+
 // cuBLASLt reads a weight as it stands, in either direction: both packed layouts are the plain rows.
 Status packed_bytes(Cuda&, int64_t rows, int64_t columns, DType dtype, Layout, int64_t* bytes) noexcept {
   if (dtype == DType::i8) return failure(Code::dtype, "weights in int8 are for devices on the CPU, this is a CUDA device");
@@ -209,6 +265,7 @@ BackendDevice::BackendDevice(int index, bool tf32) : index(index), tf32(tf32), p
   try {
     staging = std::make_unique<cuda::Staging>();
     gemms = std::make_unique<cuda::Gemms>();
+    findings = std::make_unique<cuda::Findings>(stream);
   } catch (...) {
     cudaStreamDestroy(stream);
     cuda::OpenDevices::of_process().closed(index);
@@ -219,6 +276,7 @@ BackendDevice::BackendDevice(int index, bool tf32) : index(index), tf32(tf32), p
 BackendDevice::~BackendDevice() {
   cudaSetDevice(index);
   cudaStreamSynchronize(stream);
+  findings.reset();
   gemms.reset();
   staging.reset();
   cudaStreamDestroy(stream);
@@ -230,23 +288,17 @@ BackendDevice::~BackendDevice() {
 extern "C" __attribute__((visibility("default"))) const sidetune::BackendTable* sidetune_backend() {
   using namespace sidetune;
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,
-                   "cuda",
-                   cuda::count,
-                   cuda::open,
-                   cuda::close,
-                   cuda::take_memory,
-                   cuda::give_memory,
-                   cuda::slab_bytes,
-                   cuda::memory_limit,
-                   cuda::copy_in,
-                   cuda::copy_out,
-                   cuda::copy,
-                   cuda::fill,
-                   cuda::synchronize,
-                   cuda::packed_bytes,
-                   cuda::describe,
-                   {}};
+    BackendTable t{kBackendVersion,    "cuda",
+                   cuda::count,        cuda::open,
+                   cuda::close,        cuda::take_memory,
+                   cuda::give_memory,  cuda::slab_bytes,
+                   cuda::memory_limit, cuda::copy_in,
+                   cuda::copy_out,     cuda::copy,
+                   cuda::fill,         cuda::synchronize,
+                   cuda::settle,       cuda::begin_graph,
+                   cuda::end_graph,    cuda::launch_graph,
+                   cuda::free_graph,   cuda::packed_bytes,
+                   cuda::describe,     {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cuda::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "../backend.h"
+#include "findings.cuh"
 #include "runtime.cuh"
 
 namespace sidetune {
@@ -30,6 +31,7 @@ struct BackendDevice {
   cudaStream_t stream = nullptr;
   std::unique_ptr<cuda::Staging> staging;
   std::unique_ptr<cuda::Gemms> gemms;
+  std::unique_ptr<cuda::Findings> findings;
 };
 
 namespace cuda {
@@ -56,8 +58,11 @@ void use(Cuda& cuda);
   static Status run_##Arguments(Cuda& cuda, const Arguments& k, Workspace scratch) noexcept {    \
     try {                                                                                        \
       use(cuda);                                                                                 \
+      cuda.findings->begin_call(#Arguments);                                                     \
       run(cuda, k, scratch);                                                                     \
-      return {};                                                                                 \
+      Status status;                                                                             \
+      status.ticket = cuda.findings->ticket();                                                   \
+      return status;                                                                             \
     } catch (...) {                                                                              \
       return status_of_current_exception();                                                      \
     }                                                                                            \

@@ -23,6 +23,17 @@ void each(Cuda& cuda, int64_t count, const Body& body) {
   launch(cuda, each_kernel<Body>, {blocks_for(cuda.properties, divide_up(count, 8), kThreads), kThreads}, body, count);
 }
 
+// out = x, rounded or widened.
+template <class From, class To>
+struct Convert {
+  const From* x;
+  To* out;
+  template <int V>
+  __device__ void at(int64_t i) const {
+    store(out + i, load<V>(x + i));
+  }
+};
+
 // out = function(x), or out = function(gradOut, x): the shape of activations and their gradients.
 template <class T, class Function>
 struct Map {

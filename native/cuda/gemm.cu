@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "convert.cuh"
+#include "launch.cuh"
+#include "vector.cuh"
+
 namespace sidetune::cuda {
 namespace {
 
@@ -15,13 +19,16 @@ void check(cublasStatus_t status, const char* what) {
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-// The largest power of two, up to 256, that divides an address and every step from it.
+// The largest power of two, up to 64, that divides an address and every step from it. Tensors and scratch begin at multiples of
+// 64, so it depends on shapes alone, and with it the choice of the algorithm.
 int alignment_of(const void* data, DType dtype, int64_t leading, int64_t stride) {
-  const auto bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>((leading | stride) * size_of(dtype)) | 256;
+  const auto bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>((leading | stride) * size_of(dtype)) | 64;
   return static_cast<int>(bits & (~bits + 1));
 }
 
-constexpr int64_t kScratchBytes = 4 << 20, kHopperScratchBytes = 32 << 20;
+// What NVIDIA recommends.
+constexpr int64_t kWorkspaceBytes = 4 << 20, kHopperWorkspaceBytes = 32 << 20;
+int64_t workspace_bytes(const Cuda& cuda) { return cuda.properties.major >= 9 ? kHopperWorkspaceBytes : kWorkspaceBytes; }
 
 }  // namespace
 
@@ -62,7 +69,7 @@ cublasLtMatrixLayout_t layout(DType dtype, int64_t rows, int64_t columns, bool t
 }
 
 struct Alignments {
-  int a, b, out;
+  int a, b, out, addend, bias;  // 0: no bias
 };
 
 void choose_algorithm(const Cuda& cuda, Gemms::Plan& plan, const Product& p, const Alignments& alignments) {
@@ -75,10 +82,11 @@ void choose_algorithm(const Cuda& cuda, Gemms::Plan& plan, const Product& p, con
   int found = 0;
   cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
   try {
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(product_scratch(cuda)));
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(workspace_bytes(cuda)));
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(alignments.b));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(alignments.a));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignments.out));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignments.addend));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(alignments.out));
     status = cublasLtMatmulAlgoGetHeuristic(cuda.gemms->handle, plan.operation, plan.b, plan.a, plan.out, plan.out, preference, 1,
                                             &result, &found);
@@ -95,22 +103,55 @@ void choose_algorithm(const Cuda& cuda, Gemms::Plan& plan, const Product& p, con
   plan.algorithm = result.algo;
 }
 
-std::unique_ptr<Gemms::Plan> make_plan(const Cuda& cuda, const Product& p, const Alignments& alignments) {
+std::unique_ptr<Gemms::Plan> make_plan(const Cuda& cuda, const Product& p, const void* bias, const Alignments& alignments) {
   auto plan = std::make_unique<Gemms::Plan>();
   const bool tf32 = cuda.tf32 && p.dtype == DType::f32;
   check(cublasLtMatmulDescCreate(&plan->operation, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
         "describing a product");
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, p.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, p.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (p.bias) {
+  if (bias) {
     set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);  // the heuristics look at its alignment
+    set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);  // the heuristics look at its alignment
   }
   plan->a = layout(p.dtype, p.rows, p.inner, p.a.transposed, p.a.leading, p.batch, p.a.stride);
   plan->b = layout(p.dtype, p.inner, p.columns, p.b.transposed, p.b.leading, p.batch, p.b.stride);
   plan->out = layout(p.out_dtype, p.rows, p.columns, false, p.out_leading, p.batch, p.out_stride);
   choose_algorithm(cuda, *plan, p, alignments);
   return plan;
+}
+
+bool is_widened(const Cuda& cuda, const Product& p) { return p.dtype == DType::bf16 && !cuda.properties.has_bf16(); }
+bool rounds_bias(const Product& p) { return p.bias && p.out_dtype == DType::bf16; }
+
+// Operands, and out where it is bf16, lie densely in scratch, in f32.
+int64_t widened_bytes(const Product& p) {
+  return Workspace::aligned<float>(p.batch * p.rows * p.inner) + Workspace::aligned<float>(p.batch * p.inner * p.columns) +
+         (p.out_dtype == DType::bf16 ? Workspace::aligned<float>(p.batch * p.rows * p.columns) : 0);
+}
+
+void multiply_widened(Cuda& cuda, const Product& p, Workspace scratch) {
+  const auto widen_operand = [&](const Matrix& from, int64_t rows, int64_t columns) {
+    if (from.transposed) std::swap(rows, columns);
+    const Matrix to{scratch.take<float>(p.batch * rows * columns), columns, from.transposed, rows * columns};
+    convert(cuda, Rows{const_cast<void*>(from.data), DType::bf16, from.leading, from.stride},
+            Rows{const_cast<void*>(to.data), DType::f32, to.leading, to.stride}, p.batch, rows, columns);
+    return to;
+  };
+  Product wide = p;
+  wide.a = widen_operand(p.a, p.rows, p.inner);
+  wide.b = widen_operand(p.b, p.inner, p.columns);
+  wide.dtype = DType::f32;
+  if (p.out_dtype == DType::f32) return multiply(cuda, wide, scratch);
+  const Rows sums{scratch.take<float>(p.batch * p.rows * p.columns), DType::f32, p.columns, p.rows * p.columns};
+  const auto rounded = [&](const void* data) { return Rows{const_cast<void*>(data), DType::bf16, p.out_leading, p.out_stride}; };
+  wide.out = sums.data, wide.out_dtype = DType::f32, wide.out_leading = sums.leading, wide.out_stride = sums.stride;
+  if (p.addend) {
+    convert(cuda, rounded(p.addend), sums, p.batch, p.rows, p.columns);
+    wide.addend = sums.data;
+  }
+  multiply(cuda, wide, scratch);
+  convert(cuda, sums, rounded(p.out), p.batch, p.rows, p.columns);
 }
 
 }  // namespace
@@ -121,26 +162,47 @@ Gemms::~Gemms() {
   cublasLtDestroy(handle);
 }
 
-int64_t product_scratch(const Cuda& cuda) { return cuda.properties.major >= 9 ? kHopperScratchBytes : kScratchBytes; }
+int64_t product_scratch(const Cuda& cuda, const Product& p) {
+  const int64_t other = is_widened(cuda, p) ? widened_bytes(p) : rounds_bias(p) ? Workspace::aligned<bf16_t>(p.columns) : 0;
+  return workspace_bytes(cuda) + other;
+}
 
 void multiply(Cuda& cuda, const Product& p, Workspace scratch) {
   if (p.rows == 0 || p.columns == 0 || p.batch == 0) return;
+  if (is_widened(cuda, p)) return multiply_widened(cuda, p, scratch);
+  const void* bias = p.bias;
+  if (rounds_bias(p)) {
+    void* rounded = scratch.take<bf16_t>(p.columns);
+    convert(cuda, p.bias, DType::f32, rounded, DType::bf16, p.columns);
+    bias = rounded;
+  }
   const Alignments alignments{alignment_of(p.a.data, p.dtype, p.a.leading, p.a.stride),
                               alignment_of(p.b.data, p.dtype, p.b.leading, p.b.stride),
-                              alignment_of(p.out, p.out_dtype, p.out_leading, p.out_stride)};
-  const Gemms::Key key{
-      p.rows,       p.columns,    p.inner,       p.batch,    p.dtype,    p.out_dtype,  p.a.transposed,    p.b.transposed,
-      p.a.leading,  p.b.leading,  p.out_leading, p.a.stride, p.b.stride, p.out_stride, p.bias != nullptr, p.addend != nullptr,
-      alignments.a, alignments.b, alignments.out};
+                              alignment_of(p.out, p.out_dtype, p.out_leading, p.out_stride),
+                              alignment_of(p.addend ? p.addend : p.out, p.out_dtype, p.out_leading, p.out_stride),
+                              bias ? alignment_of(bias, p.out_dtype, 0, 0) : 0};
+  const Gemms::Key key{p.rows,        p.columns,      p.inner,           p.batch,        p.dtype,
+                       p.out_dtype,   p.a.transposed, p.b.transposed,    p.a.leading,    p.b.leading,
+                       p.out_leading, p.a.stride,     p.b.stride,        p.out_stride,   alignments.a,
+                       alignments.b,  alignments.out, alignments.addend, alignments.bias};
   std::unique_ptr<Gemms::Plan>& plan = cuda.gemms->plans[key];
-  if (!plan) plan = make_plan(cuda, p, alignments);
-  if (p.bias) set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+  if (!plan) plan = make_plan(cuda, p, bias, alignments);
+  if (bias) set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   const float beta = p.addend ? 1 : 0;
-  void* room = scratch.take<std::byte>(product_scratch(cuda));
+  const int64_t room_bytes = workspace_bytes(cuda);
+  void* room = scratch.take<std::byte>(room_bytes);
   check(cublasLtMatmul(cuda.gemms->handle, plan->operation, &p.scale, p.b.data, plan->b, p.a.data, plan->a, &beta,
                        p.addend ? p.addend : p.out, plan->out, p.out, plan->out, &plan->algorithm, room,
-                       static_cast<size_t>(product_scratch(cuda)), cuda.stream),
+                       static_cast<size_t>(room_bytes), cuda.stream),
         "multiplying");
+}
+
+int64_t step_rows(int64_t rows, int64_t scratch_bytes_per_row) {
+  constexpr int64_t kTileRows = 64;
+  if (scratch_bytes_per_row == 0) return rows;
+  const int64_t fit = kStepBytes / scratch_bytes_per_row / kTileRows * kTileRows;
+  const int64_t steps = divide_up(rows, std::clamp(fit, kTileRows, kStepRows));
+  return std::min(rows, divide_up(divide_up(rows, steps), kTileRows) * kTileRows);
 }
 
 }  // namespace sidetune::cuda

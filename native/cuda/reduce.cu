@@ -1,7 +1,5 @@
 #include "reduce.cuh"
 
-#include "launch.cuh"
-
 namespace sidetune::cuda {
 namespace {
 
@@ -19,11 +17,38 @@ __global__ void add_groups_kernel(const float* sums, int64_t groups, int64_t str
   }
 }
 
+template <class T>
+struct Plain {
+  const T* rows;
+  template <int V>
+  using Loaded = Numbers<V>;
+  template <int V>
+  __device__ Numbers<V> load(int64_t i) const {
+    return sidetune::cuda::load<V>(rows + i);
+  }
+  template <int V>
+  __device__ Numbers<V> finish(int64_t, const Numbers<V>& numbers) const {
+    return numbers;
+  }
+};
+
 }  // namespace
 
 void add_groups(Cuda& cuda, const float* sums, int64_t groups, int64_t stride, int64_t width, float* to) {
   constexpr int kThreads = 64;
   launch(cuda, add_groups_kernel, {blocks_for(cuda.properties, width, kThreads), kThreads}, sums, groups, stride, width, to);
+}
+
+int64_t column_sums_scratch(int64_t count, int64_t width) { return Workspace::aligned<float>(group_count(count) * width); }
+
+void add_column_sums(Cuda& cuda, const void* rows, DType dtype, int64_t count, int64_t width, float* to, Workspace scratch) {
+  const int64_t groups = group_count(count);
+  float* sums = scratch.take<float>(groups * width);
+  dispatch(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    group_sums(cuda, Plain<T>{static_cast<const T*>(rows)}, count, width, sums);
+  });
+  add_groups(cuda, sums, groups, width, width, to);
 }
 
 }  // namespace sidetune::cuda

@@ -1,4 +1,4 @@
-// Numbers in memory and in registers: V at a time, f32 or bf16 outside, f32 inside.
+// Numbers in memory and in registers: V at a time, f32, bf16 or pixels outside, f32 inside.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -68,6 +68,20 @@ __device__ inline Numbers<V> load(const bf16_t* from) {
 }
 
 template <int V>
+__device__ inline Numbers<V> load(const uint8_t* from) {
+  Numbers<V> numbers;
+  if constexpr (V == 1) {
+    numbers[0] = static_cast<float>(*from);
+  } else {
+    static_assert(V == 8, "pixels are read 8 bytes at a time");
+    const uint2 eight = *reinterpret_cast<const uint2*>(from);
+#pragma unroll
+    for (int i = 0; i < V; i++) numbers[i] = static_cast<float>((i < 4 ? eight.x : eight.y) >> (i % 4 * 8) & 0xff);
+  }
+  return numbers;
+}
+
+template <int V>
 __device__ inline void store(float* to, const Numbers<V>& numbers) {
   if constexpr (V == 1) {
     *to = numbers[0];
@@ -109,6 +123,11 @@ void dispatch(DType dtype, const Body& body) {
 template <class Body>
 void dispatch_width(int64_t width, const Body& body) {
   width % 8 == 0 ? body(Width<8>{}) : body(Width<1>{});
+}
+// The same in vectors of four, 16 bytes of f32: for f32 rows beside which bf16 rows stand.
+template <class Body>
+void dispatch_fours(int64_t width, const Body& body) {
+  width % 4 == 0 ? body(Width<4>{}) : body(Width<1>{});
 }
 
 }  // namespace sidetune::cuda

@@ -11,24 +11,35 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// Over the lanes of the warp; every lane gets the same bits.
+// Over the lanes of the warp, or over each `Lanes` of them (a power of two) that lie side by side; they all get the same bits.
+template <int Lanes = kWarp>
 __device__ inline float warp_sum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(kAllLanes, value, distance);
+#pragma unroll
+  for (int distance = Lanes / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(kAllLanes, value, distance);
   return value;
 }
+template <int Lanes = kWarp>
 __device__ inline float warp_max(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+#pragma unroll
+  for (int distance = Lanes / 2; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 
-// Over the threads of the block; every thread gets the same bits. `sums` are kWarp floats of shared memory, which may be used
-// again after the next barrier.
+// Over the threads of the block; every thread gets the same bits. `sums` and `largest` are kWarp floats of shared memory, which
+// may be used again after the next barrier.
 __device__ inline float block_sum(float value, float* sums) {
   value = warp_sum(value);
   if (lane() == 0) sums[warp()] = value;
   __syncthreads();
   const int warps = (static_cast<int>(blockDim.x) + kWarp - 1) / kWarp;
   return warp_sum(lane() < warps ? sums[lane()] : 0.0f);
+}
+__device__ inline float block_max(float value, float* largest) {
+  value = warp_max(value);
+  if (lane() == 0) largest[warp()] = value;
+  __syncthreads();
+  const int warps = (static_cast<int>(blockDim.x) + kWarp - 1) / kWarp;
+  return warp_max(largest[lane() < warps ? lane() : 0]);
 }
 
 }  // namespace sidetune::cuda

@@ -32,7 +32,8 @@ struct cublasLtMatrixLayoutOpaque {
 
 struct cublasLtMatmulPreferenceOpaque {
   uint64_t most_workspace_bytes = 0;
-  std::array<uint32_t, 4> alignments = {256, 256, 256, 256};  // of A, B, C, D
+  uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;  // how parts of a sum may be added up; here there is one part
+  std::array<uint32_t, 4> alignments = {256, 256, 256, 256};    // of A, B, C, D
 };
 
 namespace sidetune::emulation {
@@ -114,10 +115,12 @@ cublasStatus_t check_problem(const cublasLtMatmulDescOpaque& description, const 
     return refuse(CUBLAS_STATUS_INVALID_VALUE, "C is " + text_of(c.rows, c.columns) + ", expected " + text_of(m, n));
   if (a.type != b.type || c.type != d.type || (a.type == CUDA_R_32F && d.type != CUDA_R_32F))
     return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "these types do not go together");
+  if (a.type == CUDA_R_16BF && configuration().major < 8)
+    return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "bf16 needs compute capability 8.0");
   if (description.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type != CUDA_R_32F)
     return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "TF32 is for operands in f32");
   if (c.order != d.order) return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "C and D differ in order");
-  if (d.batches > 1 && d.batch_stride < d.extent_of_matrix())
+  if (!d.batches_are_apart())
     return refuse(CUBLAS_STATUS_INVALID_VALUE, "batches of D overlap: their stride is " + std::to_string(d.batch_stride));
   if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) {
     if (d.order != CUBLASLT_ORDER_COL) return refuse(CUBLAS_STATUS_NOT_SUPPORTED, "a bias needs D in order COL");
@@ -363,6 +366,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
                                                     size_t bytes) {
   if (!preference) return CUBLAS_STATUS_INVALID_VALUE;
   if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) return assign(preference->most_workspace_bytes, value, bytes);
+  if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) return assign(preference->reduction_schemes, value, bytes);
   if (attribute >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES && attribute <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES)
     return assign(preference->alignments[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
   return refuse(CUBLAS_STATUS_NOT_SUPPORTED,

@@ -18,6 +18,12 @@ struct Layout {
   }
   // Numbers from the first to the last, with one end excluded.
   int64_t extent_of_matrix() const { return index(rows - 1, columns - 1) + 1; }
+  // One behind another, or all of them side by side within the leading dimension.
+  bool batches_are_apart() const {
+    const int64_t line = order == CUBLASLT_ORDER_COL ? rows : columns;
+    return batches == 1 || batch_stride >= extent_of_matrix() ||
+           (batch_stride >= line && (batches - 1) * batch_stride + line <= leading_dimension);
+  }
   int64_t extent() const { return (batches - 1) * batch_stride + extent_of_matrix(); }
 };
 

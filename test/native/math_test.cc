@@ -45,6 +45,7 @@ inline uint16_t bf16_of(float value) {
 inline float number_of(float value) { return value; }
 inline float number_of(uint16_t value) { return float_of(static_cast<uint32_t>(value) << 16); }
 inline float number_of(uint8_t value) { return value; }
+inline float number_of(int8_t value) { return value; }
 inline void set_number(float value, float* to) { *to = value; }
 inline void set_number(float value, uint16_t* to) { *to = bf16_of(value); }
 
@@ -180,6 +181,17 @@ void load_tails() {
   }
 }
 
+// All quarters that a byte holds, ties among them.
+template <class T>
+void round_to_bytes() {
+  const float lowest = std::numeric_limits<T>::min(), highest = std::numeric_limits<T>::max();
+  for (float number = lowest; number <= highest; number += 0.25f) {
+    std::vector<T> got(lanes());
+    store(hn::Set(F(), number), got.data());
+    for (const T value : got) CHECK_EQUAL(static_cast<float>(value), std::nearbyint(number));
+  }
+}
+
 void test_memory() {
   copy_rows<float, float>();
   copy_rows<bf16_t, float>();
@@ -187,9 +199,14 @@ void test_memory() {
   copy_rows<bf16_t, bf16_t>();
   copy_rows<uint8_t, float>();
   copy_rows<uint8_t, bf16_t>();
+  copy_rows<int8_t, float>();
+  copy_rows<int8_t, bf16_t>();
   load_tails<float>();
   load_tails<bf16_t>();
   load_tails<uint8_t>();
+  load_tails<int8_t>();
+  round_to_bytes<uint8_t>();
+  round_to_bytes<int8_t>();
 }
 
 // first(), sum() and max() over rows of every length.

@@ -1,6 +1,7 @@
 #include <atomic>
 #include <future>
 #include <new>
+#include <utility>
 
 #include "native/stream.h"
 #include "testing.h"
@@ -69,6 +70,50 @@ TEST(stream_survives_exceptions) {
   CHECK_EQUAL(wait(stream), "housekeeping");
   CHECK_EQUAL(wait(stream, [] { throw Error(Code::late, "while waiting"); }), "while waiting");
   CHECK_EQUAL(wait(stream), "");
+}
+
+TEST(stream_hears_late_of_calls_that_were_started) {
+  Status late;  // what the device has found
+  int asked = 0;
+  Stream stream([&] { return asked++, std::exchange(late, Status()); });
+  const auto start = [&](const char* kernel, uint64_t ticket) {
+    stream.enqueue(kernel, [ticket] {
+      Status status;
+      status.ticket = ticket;
+      return status;
+    });
+  };
+  const auto find = [&](uint64_t ticket) {
+    stream.enqueue_always([&late, ticket] {
+      late = failure("found");
+      late.ticket = ticket;
+    });
+  };
+  int ran = 0;
+  bool worked = false;
+  const auto count = [&] { return ran++, Status(); };
+  start("LayerNormForward", 7);
+  start("LayerNormBackward", 8);
+  stream.enqueue("Kernel", count);
+  find(8);
+  CHECK_EQUAL(wait(stream, [&] { worked = true; }), "layerNormBackward (call 2) failed: found; later calls were skipped");
+  CHECK(!worked);
+  CHECK_EQUAL(ran, 1);
+  CHECK_EQUAL(wait(stream, [&] { worked = true; }), "");
+  CHECK(worked);
+  // It comes before the error of a later call, which is forgotten, too.
+  start("LayerNormForward", 9);
+  stream.enqueue("Kernel", [] { return failure("the second"); });
+  find(9);
+  CHECK_EQUAL(wait(stream), "layerNormForward (call 4) failed: found; later calls were skipped");
+  CHECK_EQUAL(wait(stream), "");
+  // The device's own failure, of no call: the call that met it has the better words.
+  find(0);
+  CHECK_EQUAL(wait(stream), "found");
+  stream.enqueue("Kernel", [] { return failure("lost"); });
+  find(0);
+  CHECK_EQUAL(wait(stream), "kernel (call 6) failed: lost; later calls were skipped");
+  CHECK_EQUAL(asked, 6);
 }
 
 TEST(stream_hands_each_error_to_one_waiter) {

@@ -99,6 +99,43 @@ describe('adamw', () => {
     expect(three.got).toEqual(one.got);
   });
 
+  it('two hundred tensors in one call are what they are one by one, to the bit', async () => {
+    const sizes = Array.from({ length: 200 }, (_, i) => (i % 50 === 7 ? 5000 : 1 + ((i * 7) % 23)));
+    await onEachTarget(async (device) => {
+      const random = new Random(11);
+      const draw = (): Tensor[] =>
+        sizes.map((size) =>
+          Tensor.from(
+            device,
+            Array.from({ length: size }, () => random.normal() ** 2),
+            [size],
+          ),
+        );
+      const lists = { parameters: draw(), firstMoments: draw(), secondMoments: draw(), gradients: draw() };
+      const names = ['parameters', 'firstMoments', 'secondMoments', 'gradients'] as const;
+      const options = { lr: 0.01, step: 3, weightDecay: 0.1 };
+      const copies = await Promise.all(names.map((name) => Promise.all(lists[name].map((item) => item.read()))));
+      adamwUpdate_(lists, options);
+      for (let i = 0; i < sizes.length; i++) {
+        const alone = names.map((_, list) => Tensor.from(device, copies[list]![i] as Float32Array, [sizes[i]!]));
+        const [parameters, firstMoments, secondMoments, gradients] = alone.map((item) => [item]);
+        adamwUpdate_(
+          {
+            parameters: parameters!,
+            firstMoments: firstMoments!,
+            secondMoments: secondMoments!,
+            gradients: gradients!,
+          },
+          options,
+        );
+        for (const [list, name] of names.entries())
+          expect(await lists[name][i]!.read(), `${name} ${i}`).toEqual(await alone[list]!.read());
+        for (const tensor of alone) tensor.dispose();
+      }
+      for (const name of names) for (const tensor of lists[name]) tensor.dispose();
+    });
+  });
+
   it('a parameter without gradient decays, and with lr 0 nothing moves', async () => {
     await onEachTarget(async (device) => {
       using parameter = Tensor.from(device, [2, -4], [2]);

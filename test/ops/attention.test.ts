@@ -1,8 +1,10 @@
 import { kernels } from '../../lib/kernels';
 import { attention } from '../../lib/ops';
-import { type Case, kernelTest } from '../kernel_test';
+import { onCpu } from '../each_target';
+import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { attention as reference } from '../reference/attention';
 
+type MakeTensor = Parameters<BadCall['call']>[0];
 type Shape = [B: number, N: number, H: number, E: number];
 
 // One f32 number a row and head beside qkv.
@@ -16,6 +18,9 @@ function attentionCase(name: string, [B, N, H, E]: Shape, extra: Partial<Case> =
   };
 }
 
+const batched = (name: string, shape: Shape): Case =>
+  attentionCase(`${name}, batched`, shape, { options: { heads: shape[2], algorithm: 'batched' } });
+
 kernelTest('attention', {
   goldens: [
     { file: 'attention_2x17x4x8', inputs: { qkv: 'qkv' }, output: 'y', options: { heads: 4 } },
@@ -27,12 +32,25 @@ kernelTest('attention', {
     attentionCase('one number a head', [1, 7, 3, 1]),
     attentionCase('one head', [3, 5, 1, 3]),
     ...[15, 16, 17, 31, 33].map((E) => attentionCase(`heads of ${E}`, [1, 4, 2, E])),
-    attentionCase('heads of 80', [1, 5, 1, 80]),
+    // Widths that kernels are made for, widths that are filled up to them, in rows of whole 16 bytes and others, and beyond.
+    ...[24, 64, 72, 80, 90, 96, 128, 136].map((E) => attentionCase(`heads of ${E}`, [1, 5, 1, E])),
     // Around the padding of rows and vectors, and around one tile of queries.
     ...[6, 15, 16, 17, 18].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 8])),
     ...[72, 73].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 5])),
     attentionCase('ViT-B head', [2, 197, 2, 64]),
     attentionCase('1025 tokens', [1, 1025, 1, 4]),
+    // Tiles on both sides of a tile's edge in several blocks, for the widths whose tiles differ.
+    ...[32, 64, 80, 128].map((E) => attentionCase(`130 tokens, heads of ${E}`, [1, 130, 2, E])),
+    ...(onCpu
+      ? []
+      : [
+          batched('one token', [2, 1, 2, 4]),
+          batched('fewer images than heads', [2, 9, 3, 8]),
+          batched('fewer heads than images', [5, 9, 2, 8]),
+          batched('heads of 5', [1, 17, 2, 5]),
+          batched('ViT-B head', [2, 197, 2, 64]),
+          batched('1025 tokens', [1, 1025, 1, 32]),
+        ]),
     attentionCase('negative scale', [1, 9, 2, 8], { options: { heads: 2, scale: -0.3 } }),
     attentionCase('zeros', [1, 9, 2, 8], {
       inputs: { qkv: { shape: [1, 9, 48], values: () => 0 } },
@@ -54,7 +72,7 @@ kernelTest('attention', {
       floor: { f32: 5e-4, bf16: 5e-2 },
     }),
   ],
-  run: ({ qkv }, { heads, scale }) => attention(qkv!, { heads, scale }),
+  run: ({ qkv }, { heads, scale, algorithm = 'tiled' }) => attention(qkv!, { heads, scale, algorithm }),
   reference: ({ qkv }, { heads, scale }) => reference(qkv!, heads, scale),
   computeInputs: ['qkv'],
   differentiable: ['qkv'],
@@ -118,6 +136,36 @@ kernelTest('attention', {
       code: 'SIDETUNE_ARGUMENT',
       argument: 'scale',
     },
+    {
+      name: 'an unknown algorithm',
+      call: (tensor) => attention(tensor([2, 5, 24]), { heads: 2, algorithm: 'fast' as never }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'algorithm',
+      message: /expected one of 'tiled', 'batched'/,
+    },
+    ...(onCpu
+      ? [
+          {
+            name: 'batched on the CPU',
+            call: (tensor: MakeTensor) => attention(tensor([2, 5, 24]), { heads: 2, algorithm: 'batched' as const }),
+            code: 'SIDETUNE_ARGUMENT',
+            message: /attentionForward: 'algorithm' is 'batched', which is for CUDA devices/,
+          },
+          {
+            name: 'backward: batched on the CPU',
+            call: (tensor: MakeTensor) =>
+              kernels.attentionBackward({
+                gradOut: tensor([2, 5, 8]),
+                qkv: tensor([2, 5, 24]),
+                lse: tensor([2, 2, 5]),
+                heads: 2,
+                algorithm: 'batched',
+              }),
+            code: 'SIDETUNE_ARGUMENT',
+            message: /attentionBackward: 'algorithm' is 'batched'/,
+          },
+        ]
+      : []),
     {
       name: 'a disposed tensor',
       call: (tensor) => {

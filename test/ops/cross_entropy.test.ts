@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
 import { kernels } from '../../lib/kernels';
-import { softmaxCrossEntropy } from '../../lib/ops';
+import { adamwUpdate_, softmaxCrossEntropy } from '../../lib/ops';
 import { Tensor } from '../../lib/tensor';
+import { difference, epsilon } from '../compare';
 import { onEachTarget } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
+import { Random } from '../random';
 import { softmaxCrossEntropy as reference } from '../reference/cross_entropy';
 
 function lossCase(name: string, [B, C]: [number, number], labelSmoothing = 0, extra: Partial<Case> = {}): Case {
@@ -36,6 +38,7 @@ kernelTest('cross_entropy', {
     lossCase('two classes', [4, 2], 0.3),
     ...[15, 16, 17, 33].map((C) => lossCase(`${C} classes`, [3, C], C % 2 ? 0.1 : 0)),
     lossCase('several threads', [25, 100], 0.1),
+    lossCase('a larger batch', [300, 5]),
     lossCase('all of the target spread', [3, 6], 1),
     lossCase('zeros', [3, 7], 0.1, {
       inputs: { logits: zeros, labels: { shape: [3], dtype: 'i32', values: (b) => b } },
@@ -152,6 +155,77 @@ describe('cross_entropy: what is no gradient', () => {
       });
     },
   );
+
+  it('a label out of range is the first of all errors, and nothing that follows is updated', async () => {
+    await onEachTarget(async (device) => {
+      using logits = Tensor.from(device, new Float32Array(3 * 400), [400, 3]);
+      using labels = Tensor.from(
+        device,
+        Int32Array.from({ length: 400 }, (_, b) => (b < 300 ? 1 : b)),
+        [400],
+      );
+      using parameter = Tensor.from(device, [1, 2], [2]);
+      using moment = Tensor.from(device, [0.5, 0.25], [2]);
+      using square = Tensor.from(device, [4, 5], [2]);
+      using gradient = Tensor.from(device, [1, 1], [2]);
+      const update = {
+        parameters: [parameter],
+        firstMoments: [moment],
+        secondMoments: [square],
+        gradients: [gradient],
+      };
+      const results = [softmaxCrossEntropy(logits, labels), softmaxCrossEntropy(logits, labels)];
+      adamwUpdate_(update, { lr: 0.5, step: 1, weightDecay: 0.5 });
+      await expect(device.synchronize()).rejects.toMatchObject({
+        code: 'SIDETUNE_LATE',
+        message: expect.stringMatching(
+          /^softmaxCrossEntropyForward \(call \d+\) failed: 'labels' holds 300 in row 300, expected 0 to 2; later calls were skipped$/,
+        ),
+      });
+      expect([...(await parameter.read())]).toEqual([1, 2]);
+      expect([...(await moment.read())]).toEqual([0.5, 0.25]);
+      expect([...(await square.read())]).toEqual([4, 5]);
+      adamwUpdate_(update, { lr: 0, step: 1 });
+      expect([...(await square.read())]).not.toEqual([4, 5]);
+      for (const { loss, correct } of results) for (const tensor of [loss, correct]) tensor.dispose();
+    });
+  });
+
+  it.each([4104, 9001])('%i classes: loss and gradient', async (C) => {
+    const [B, labelSmoothing] = [3, 0.1];
+    const random = new Random(C);
+    const z = Float32Array.from({ length: B * C }, () => 3 * random.normal());
+    const label = (b: number): number => (1013 * b + 4000) % C;
+    let loss = 0;
+    const grad = new Float64Array(B * C);
+    for (let b = 0; b < B; b++) {
+      const row = Array.from(z.subarray(b * C, (b + 1) * C));
+      const lse = Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0));
+      const mean = row.reduce((sum, value) => sum + value, 0) / C;
+      loss += (lse - (1 - labelSmoothing) * row[label(b)]! - labelSmoothing * mean) / B;
+      for (let c = 0; c < C; c++) {
+        const target = (c === label(b) ? 1 - labelSmoothing : 0) + labelSmoothing / C;
+        grad[b * C + c] = (Math.exp(row[c]! - lse) - target) / B;
+      }
+    }
+    // A scalar target adds C exponentials one after another: a random walk of roundings.
+    const bound = { roundings: 40 + 2 * Math.sqrt(C), epsilon: epsilon.f32 };
+    await onEachTarget(async (device) => {
+      using logits = Tensor.from(device, z, [B, C]);
+      using labels = Tensor.from(
+        device,
+        Int32Array.from({ length: B }, (_, b) => label(b)),
+        [B],
+      );
+      using gradLoss = Tensor.from(device, [1], [1]);
+      const forward = kernels.softmaxCrossEntropyForward({ logits, labels, labelSmoothing }, { save: true });
+      const lse = forward.lse!;
+      const { gradLogits } = kernels.softmaxCrossEntropyBackward({ gradLoss, logits, labels, lse, labelSmoothing });
+      expect(Math.abs((await forward.loss.read())[0]! / loss - 1)).toBeLessThan(1e-6);
+      expect(difference(await gradLogits.read(), grad, bound)).toBeNull();
+      for (const tensor of [...Object.values(forward), gradLogits]) tensor.dispose();
+    });
+  });
 
   it('correct is not tracked', async () => {
     await onEachTarget(async (device) => {

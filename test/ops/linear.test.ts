@@ -4,7 +4,7 @@ import type { Device } from '../../lib/device';
 import { kernels } from '../../lib/kernels';
 import { linear, type PackedWeight, packWeight, unpackWeight } from '../../lib/ops';
 import { type DType, Tensor } from '../../lib/tensor';
-import { onEachTarget } from '../each_target';
+import { onCpu, onEachTarget } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
 import { linear as reference } from '../reference/linear';
@@ -31,9 +31,9 @@ const golden = (file: string, activation: string) => ({
   options: { activation },
 });
 
-// f32: sums of up to 2100 numbers wander by the square root of their count. bf16: the result is rounded once, and once more where a gradient passes the
-// GELU; operands are given rounded.
-const tolerance = { f32: { out: 24, grad: 50 }, bf16: { out: 2, grad: 4 } };
+// f32: sums of up to 8300 numbers wander by the square root of their count. bf16: the result is rounded once, and once more where a gradient passes the
+// GELU; operands are given rounded. On CUDA the bias is rounded, too, and may be three times as large as what it is added to.
+const tolerance = { f32: { out: 24, grad: 50 }, bf16: { out: onCpu ? 2 : 4, grad: 4 } };
 
 const bad: BadCall[] = [
   {
@@ -189,7 +189,7 @@ kernelTest('linear', {
     linearCase('a long row', [1, 1000], 19),
     linearCase('tiles in both directions', [260, 70], 200),
     linearCase('a wide row of tiles', [5, 3], 400, gelu),
-    linearCase('more rows than one step of backward', [2100, 6], 5, gelu),
+    linearCase('more rows than one step', [8300, 6], 5, gelu),
     linearCase('f32 weight', [9, 24], 40, {
       inputs: { x: [9, 24], weight: { shape: [40, 24], scale: 0.2, dtype: 'f32' }, bias: [40] },
     }),

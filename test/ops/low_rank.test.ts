@@ -3,12 +3,14 @@ import { Tape } from '../../lib/autograd/tape';
 import type { Device } from '../../lib/device';
 import { DisposedError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
-import { lowRankAccumulate_, sideInject } from '../../lib/ops';
+import { lowRankAccumulate_, lowRankCombine_, lowRankProject, sideInject } from '../../lib/ops';
+import { scope } from '../../lib/scope';
 import { type DType, Tensor } from '../../lib/tensor';
-import { openDevice } from '../each_target';
+import { difference, epsilon } from '../compare';
+import { onEachTarget, openDevice } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
-import { lowRankAccumulate as reference } from '../reference/low_rank';
+import * as reference from '../reference/low_rank';
 
 // r f32 numbers a row beside z.
 function lowRankCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
@@ -44,7 +46,7 @@ kernelTest('low_rank', {
     }),
   ],
   run: ({ h, z, a, c }, options) => lowRankAccumulate_(h!, z!, a!, c!, options),
-  reference: ({ h, z, a, c }, { initialize }) => reference(h!, z!, a!, c!, initialize),
+  reference: ({ h, z, a, c }, { initialize }) => reference.lowRankAccumulate(h!, z!, a!, c!, initialize),
   computeInputs: ['z'],
   differentiable: ['h', 'z', 'a', 'c'],
   inPlace: ['h'],
@@ -80,6 +82,186 @@ kernelTest('low_rank', {
       },
       code: 'SIDETUNE_SHAPE',
       message: /overlaps/,
+    },
+  ],
+});
+
+function projectCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
+  const d = shape.at(-1)!;
+  return {
+    name,
+    inputs: { z: shape, a: { shape: [d, r], scale: 1 / Math.sqrt(d) } },
+    keeps: () => 0, // z alone
+    ...extra,
+  };
+}
+
+kernelTest('low_rank: project', {
+  cases: [
+    projectCase('one row', [1, 24], 2),
+    projectCase('one vector', [20], 2),
+    ...[1, 2, 3, 4, 5, 8, 9].map((r) => projectCase(`rank ${r}`, [2, 3, 20], r)),
+    ...[1, 15, 16, 17, 31, 33].map((d) => projectCase(`width ${d}`, [3, d], 2)),
+    projectCase('197 tokens', [1, 197, 12], 2),
+    projectCase('ViT-B rows', [1, 3, 768], 2),
+    projectCase('zeros', [3, 24], 2, {
+      inputs: { z: { shape: [3, 24], values: () => 0 }, a: [24, 2] },
+      degenerate: true,
+    }),
+    projectCase('large numbers', [3, 24], 2, { inputs: { z: { shape: [3, 24], scale: 1e4 }, a: [24, 2] } }),
+  ],
+  run: ({ z, a }) => lowRankProject(z!, a!),
+  reference: ({ z, a }) => reference.lowRankProject(z!, a!),
+  computeInputs: ['z'],
+  differentiable: ['z', 'a'],
+  outputDtype: 'f32',
+  // As for the whole side layer; z and its gradient alone are bf16.
+  tolerance: { f32: { out: 16, grad: 60 }, bf16: { out: 1, grad: 3 } },
+  bad: [
+    {
+      name: 'a of another width',
+      call: (tensor) => lowRankProject(tensor([2, 8]), tensor([9, 2])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'a',
+    },
+    {
+      name: 'a in bf16',
+      call: (tensor) => lowRankProject(tensor([2, 8]), tensor([8, 2], 'bf16')),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'a',
+    },
+    {
+      name: 'z without dimensions',
+      call: (tensor) => lowRankProject(tensor([]), tensor([8, 2])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'z',
+    },
+  ],
+});
+
+// Lists of three blocks.
+const [uNames, cNames] = [
+  ['u0', 'u1', 'u2'],
+  ['c0', 'c1', 'c2'],
+];
+const three = <T>(inputs: Record<string, T>, names: string[]): T[] => names.map((name) => inputs[name]!);
+
+function combineCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
+  const inputs: Case['inputs'] = { h: shape };
+  for (const u of uNames) inputs[u] = [...shape.slice(0, -1), r];
+  for (const c of cNames) inputs[c] = [r, shape.at(-1)!];
+  return { name, inputs, keeps: () => 0, only: 'f32', ...extra };
+}
+
+kernelTest('low_rank: combine', {
+  cases: [
+    combineCase('one row', [1, 24], 2),
+    combineCase('one vector', [20], 2),
+    ...[1, 2, 3, 4, 5].map((r) => combineCase(`rank ${r}`, [2, 3, 20], r)),
+    ...[1, 15, 16, 17, 31, 33].map((d) => combineCase(`width ${d}`, [3, d], 2)),
+    combineCase('197 tokens', [1, 197, 12], 2),
+    combineCase('ViT-B rows', [1, 3, 768], 2),
+  ],
+  run: (inputs) => lowRankCombine_(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
+  reference: (inputs) => reference.lowRankCombine(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
+  computeInputs: [],
+  differentiable: [...uNames, ...cNames],
+  inPlace: ['h'],
+  outputDtype: 'f32',
+  // Sums of 3 r numbers; gradients of u are sums of d in lanes, those of c sums over rows.
+  tolerance: { f32: { out: 16, grad: 60 }, bf16: { out: 16, grad: 60 } },
+  bad: [
+    {
+      name: 'no blocks',
+      call: (tensor) => lowRankCombine_(tensor([2, 8]), [], []),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'u',
+      message: /empty list/,
+    },
+    {
+      name: 'fewer c than u',
+      call: (tensor) => lowRankCombine_(tensor([2, 8]), [tensor([2, 2]), tensor([2, 2])], [tensor([2, 8])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'c',
+      message: /has 1 tensor, expected 2 like 'u'/,
+    },
+    {
+      name: 'u with other rows than h',
+      call: (tensor) =>
+        lowRankCombine_(tensor([2, 8]), [tensor([2, 2]), tensor([3, 2])], [tensor([2, 8]), tensor([2, 8])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'u',
+      message: /\[3, 2\] at 1, expected \[2, 2\]/,
+    },
+    {
+      name: 'u of another rank than c',
+      call: (tensor) => lowRankCombine_(tensor([2, 8]), [tensor([2, 3])], [tensor([2, 8])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'u',
+    },
+    {
+      name: 'u of fewer dimensions than h',
+      call: (tensor) => lowRankCombine_(tensor([2, 3, 8]), [tensor([6, 2])], [tensor([2, 8])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'u',
+    },
+    {
+      name: 'c of another width than h',
+      call: (tensor) => lowRankCombine_(tensor([2, 8]), [tensor([2, 2])], [tensor([2, 9])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'c',
+    },
+    {
+      name: 'c of two ranks',
+      call: (tensor) =>
+        lowRankCombine_(tensor([2, 8]), [tensor([2, 2]), tensor([2, 2])], [tensor([2, 8]), tensor([3, 8])]),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'c',
+    },
+    {
+      name: 'h in bf16',
+      call: (tensor) => lowRankCombine_(tensor([2, 8], 'bf16'), [tensor([2, 2])], [tensor([2, 8])]),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'h',
+    },
+    {
+      name: 'u in bf16',
+      call: (tensor) => lowRankCombine_(tensor([2, 8]), [tensor([2, 2], 'bf16')], [tensor([2, 8])]),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'u',
+    },
+    {
+      name: 'h and a c in one buffer',
+      call: (tensor) => {
+        const h = tensor([2, 8]);
+        return lowRankCombine_(h, [tensor([2, 2])], [h]);
+      },
+      code: 'SIDETUNE_SHAPE',
+      message: /overlaps/,
+    },
+    {
+      name: 'gradients of fewer blocks than there are',
+      call: (tensor) =>
+        kernels.lowRankCombineBackward({
+          gradH: tensor([2, 8]),
+          u: [tensor([2, 2]), tensor([2, 2])],
+          c: [tensor([2, 8]), tensor([2, 8])],
+          gradC: [tensor([2, 8])],
+        }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'gradC',
+    },
+    {
+      name: 'gradients of u with other rows',
+      call: (tensor) =>
+        kernels.lowRankCombineBackward({
+          gradH: tensor([2, 8]),
+          u: [tensor([2, 2])],
+          c: [tensor([2, 8])],
+          gradU: [tensor([3, 2])],
+        }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'gradU',
     },
   ],
 });
@@ -166,4 +348,60 @@ describe('in place', () => {
     });
     await device.close();
   });
+});
+
+describe('many blocks at once', () => {
+  const [rows, d, r, blocks] = [37, 20, 2, 7];
+  const list = (device: Device, shape: number[], seed: number, dtype: DType = 'f32'): Tensor[] =>
+    Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, dtype));
+  const make = (device: Device, dtype: DType) => ({
+    z: list(device, [rows, d], 10, dtype),
+    a: list(device, [d, r], 20),
+    c: list(device, [r, d], 30),
+    cotangent: draw(device, [rows, d], 40),
+  });
+
+  async function run(
+    device: Device,
+    dtype: DType,
+    body: (h: Tensor, inputs: ReturnType<typeof make>) => Tensor,
+  ): Promise<number[][]> {
+    const inputs = make(device, dtype);
+    const watched = [...inputs.z, ...inputs.a, ...inputs.c];
+    const tape = new Tape();
+    for (const tensor of watched) tape.watch(tensor);
+    const h = Tensor.from(device, new Float32Array(rows * d).fill(Number.NaN), [rows, d]);
+    const out = tape.run(() => body(h, inputs));
+    const results = [await numbers(out)];
+    tape.seed(out, inputs.cotangent);
+    tape.backward();
+    for (const tensor of watched) {
+      using gradient = tape.takeGradient(tensor);
+      results.push(await numbers(gradient));
+    }
+    return results;
+  }
+
+  it.each(['f32', 'bf16'] as const)(
+    'what one accumulate after the other gives, gradients in bits, %s',
+    async (dtype) => {
+      await onEachTarget(async (device) => {
+        await scope(async () => {
+          const [h, ...grads] = await run(device, dtype, (start, { z, a, c }) =>
+            lowRankCombine_(
+              start,
+              z.map((one, j) => lowRankProject(one, a[j]!)),
+              c,
+            ),
+          );
+          const [expectedH, ...expectedGrads] = await run(device, dtype, (start, { z, a, c }) =>
+            z.reduce((sum, one, j) => lowRankAccumulate_(sum, one, a[j]!, c[j]!, { initialize: j === 0 }), start),
+          );
+          // h is summed in another order.
+          expect(difference(h!, expectedH!, { roundings: blocks * r, epsilon: epsilon.f32 })).toBeNull();
+          expect(grads).toEqual(expectedGrads);
+        });
+      });
+    },
+  );
 });

@@ -88,7 +88,7 @@ kernelTest('side_inject: DTL+', {
     ),
   ),
   cases: [
-    ...[1, 2, 3, 4, 5, 7].map((K) => plusCase(`kernel of ${K}`, [1, 1, [3, 4], 5, K])),
+    ...[1, 2, 3, 4, 5, 7].map((K) => plusCase(`kernel of ${K}`, [1, 1, [3, 9], 5, K])),
     ...[1, 15, 16, 17, 31, 33].map((D) => plusCase(`${D} channels`, [1, 1, [2, 3], D, 3])),
     plusCase('a grid of one', [2, 1, [1, 1], 6, 3]),
     plusCase('one row', [1, 0, [1, 6], 4, 3]),

@@ -31,6 +31,7 @@ struct Product {
   bool has_bias = false;
   cudaDataType_t bias_type = CUDA_R_32F;
   uint64_t most_workspace = 1 << 20;
+  const char* configuration = "";
 
   // Numbers before and after, widened; a, b, c and bias are filled with a pattern.
   std::vector<float> a_values, b_values, c_values, bias_values, result;
@@ -75,7 +76,7 @@ std::vector<float> pattern(int64_t count, int step) {
 }
 
 void Product::run() {
-  Emulated device;
+  Emulated device(configuration);
   a_values = pattern(a.numbers(), 7), b_values = pattern(b.numbers(), 5), c_values = pattern(c.numbers(), 3);
   bias_values = pattern(d.rows, 11);
   Numbers<char> a_there(device, encoded(a_values, a.type)), b_there(device, encoded(b_values, b.type)),
@@ -267,6 +268,11 @@ TEST(problems_that_the_library_refuses) {
               CUBLAS_STATUS_INVALID_VALUE);
   CHECK_EQUAL(status_of([](Product& p) { p.a.type = CUDA_R_16BF; }), CUBLAS_STATUS_NOT_SUPPORTED);
   CHECK_EQUAL(status_of([](Product& p) { p.has_bias = true, p.bias_type = CUDA_R_16BF; }), CUBLAS_STATUS_NOT_SUPPORTED);
+  CHECK_EQUAL(status_of([](Product& p) {
+                p.a.type = p.b.type = CUDA_R_16BF;
+                p.configuration = "capability=7.5";
+              }),
+              CUBLAS_STATUS_NOT_SUPPORTED);
   CHECK_EQUAL(status_of([](Product& p) {
                 p.has_bias = true;
                 p.c.order = p.d.order = CUBLASLT_ORDER_ROW;

@@ -1,0 +1,515 @@
+#include "../low_rank.h"
+
+#include "launch.cuh"
+#include "shared.cuh"
+#include "vector.cuh"
+#include "warp.cuh"
+
+namespace sidetune::cuda {
+namespace {
+
+constexpr int kRows = 4;             // that a warp works off at a time: each load of a factor serves all of them
+constexpr int64_t kMostRanks = 256;  // whose coefficients of a tile of rows are kept in shared memory
+
+constexpr int64_t round_up(int64_t count, int64_t to) { return divide_up(count, to) * to; }
+
+// The factors of a launch: u_j [rows, r] with c_j [r, d], one pair for each block of the network. Pairs stand one below the other
+// as one product of inner size count · r.
+struct Pairs {
+  static constexpr int kMost = 64;
+  int count = 0;
+  int64_t r = 0;
+  const float *u[kMost] = {}, *c[kMost] = {};
+  float *grad_u[kMost] = {}, *grad_c[kMost] = {};
+
+  __host__ __device__ int64_t ranks() const { return count * r; }
+};
+
+// Sums each of `values` (a power of two of them, at most kWarp) over the warp: lane l gets that of values[l % N]. Each step
+// halves what a lane still adds up, so 32 sums take 31 shuffles.
+template <int kHalf, int N>
+__device__ void halve(float (&values)[N]) {
+  const bool upper = lane() & kHalf;
+#pragma unroll
+  for (int i = 0; i < kHalf; i++) {
+    const float kept = upper ? values[i + kHalf] : values[i], given = upper ? values[i] : values[i + kHalf];
+    values[i] = kept + __shfl_xor_sync(kAllLanes, given, kHalf);
+  }
+  if constexpr (kHalf > 1) halve<kHalf / 2>(values);
+}
+template <int N>
+__device__ float warp_sums(float (&values)[N]) {
+  halve<N / 2>(values);
+  float sum = values[0];
+#pragma unroll
+  for (int distance = N; distance < kWarp; distance *= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+  return sum;
+}
+
+// a [d, r] as [padded, d] and the pairs' c as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
+__device__ void take_projection(const float* a, int64_t r, int64_t d, int64_t padded, int64_t thread, int64_t threads,
+                                float* to) {
+  for (int64_t j = 0; j < padded; j++) {
+    for (int64_t column = thread; column < d; column += threads) to[j * d + column] = j < r ? a[column * r + j] : 0.0f;
+  }
+}
+__device__ void take_factors(const Pairs& pairs, int64_t d, int64_t padded, int64_t thread, int64_t threads, float* to) {
+  for (int64_t j = 0; j < padded; j++) {
+    const float* from = j < pairs.ranks() ? pairs.c[j / pairs.r] + j % pairs.r * d : nullptr;
+    for (int64_t column = thread; column < d; column += threads) to[j * d + column] = from ? from[column] : 0.0f;
+  }
+}
+
+// Where factors are too large for shared memory, they are laid out in scratch memory: a (if there is one), then c.
+__global__ void take_factors_kernel(const float* a, const Pairs pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  if (a) take_projection(a, pairs.r, d, padded, thread, threads, to);
+  if (wants_c) take_factors(pairs, d, padded, thread, threads, to + (a ? padded * d : 0));
+}
+
+// The sums Σ_column rows[i, column] factors[j, column] of a tile of rows and kRanks factors: lane j · kRows + i gets one.
+template <int V, int kRanks, class T>
+__device__ float row_products(const T* rows, int64_t count, int64_t d, const float* factors) {
+  float sums[kRows * kRanks] = {};
+#pragma unroll(kRanks < 8 ? 2 : 1)
+  for (int64_t column = lane() * V; column < d; column += kWarp * V) {
+    Numbers<V> x[kRows] = {};
+#pragma unroll
+    for (int i = 0; i < kRows; i++) {
+      if (i < count) x[i] = load<V>(rows + i * d + column);
+    }
+#pragma unroll
+    for (int j = 0; j < kRanks; j++) {
+      const Numbers<V> factor = load<V>(factors + j * d + column);
+#pragma unroll
+      for (int i = 0; i < kRows; i++) {
+#pragma unroll
+        for (int n = 0; n < V; n++) sums[j * kRows + i] = fmaf(x[i][n], factor[n], sums[j * kRows + i]);
+      }
+    }
+  }
+  return warp_sums(sums);
+}
+
+enum class Change { write, add, subtract };
+
+// h, h + u c or h − u c for a tile of rows; u is [ranks, kRows]. Going forth and back, u c is the same number.
+template <int V>
+__device__ void change_rows(Change change, const float* u, const float* factors, int64_t ranks, int64_t count, int64_t d,
+                            float* h) {
+  for (int64_t column = lane() * V; column < d; column += kWarp * V) {
+    Numbers<V> old[kRows] = {}, totals[kRows] = {};
+#pragma unroll
+    for (int i = 0; i < kRows; i++) {
+      if (i < count && change != Change::write) old[i] = load<V>(h + i * d + column);
+    }
+#pragma unroll 2
+    for (int64_t j = 0; j < ranks; j++) {
+      const Numbers<V> factor = load<V>(factors + j * d + column);
+      const Numbers<kRows> coefficients = load<kRows>(u + j * kRows);
+#pragma unroll
+      for (int i = 0; i < kRows; i++) {
+#pragma unroll
+        for (int n = 0; n < V; n++) totals[i][n] = fmaf(coefficients[i], factor[n], totals[i][n]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; i++) {
+      if (i >= count) continue;
+#pragma unroll
+      for (int n = 0; n < V; n++) {
+        if (change == Change::add) totals[i][n] = old[i][n] + totals[i][n];
+        if (change == Change::subtract) totals[i][n] = old[i][n] - totals[i][n];
+      }
+      store(h + i * d + column, totals[i]);
+    }
+  }
+}
+
+struct RowArguments {
+  Pairs pairs;
+  int64_t rows, d;
+  const float* a = nullptr;
+  float* u = nullptr;  // z a goes here, too
+  float* h = nullptr;  // changes by u c
+  Change change = Change::add;
+  int64_t padded = 0;              // ranks of factors that are laid out
+  const float* factors = nullptr;  // a and c; null: in shared memory
+  float* coefficients = nullptr;   // u by tiles; null: in shared memory
+};
+
+// A warp owns four rows at a time: u = z a where there is a z, else u is read; then h changes by u c. z, u and h are each read
+// and written once; factors come to shared memory once per block, and a tile's u is kept there, too.
+template <class T, int V, int kRanks>
+__global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments k) {
+  SharedMemory shared;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int64_t ranks = k.pairs.ranks(), size = k.padded * k.d;
+  const float *a = k.factors, *c = k.factors + (z ? size : 0);
+  if (!k.factors) {
+    float* own_a = z ? shared.take<float>(size) : nullptr;
+    float* own_c = k.h ? shared.take<float>(size) : nullptr;
+    if (z) take_projection(k.a, ranks, k.d, k.padded, threadIdx.x, blockDim.x, own_a);
+    if (k.h) take_factors(k.pairs, k.d, k.padded, threadIdx.x, blockDim.x, own_c);
+    a = own_a, c = own_c;
+    __syncthreads();
+  }
+  float* coefficients = k.coefficients ? nullptr : shared.take<float>(warps * ranks * kRows) + warp() * ranks * kRows;
+  const int64_t tiles = (k.rows + kRows - 1) / kRows;
+  for (int64_t tile = static_cast<int64_t>(blockIdx.x) * warps + warp(); tile < tiles;
+       tile += static_cast<int64_t>(gridDim.x) * warps) {
+    const int64_t row = tile * kRows, count = k.rows - row < kRows ? k.rows - row : kRows;
+    float* u = coefficients ? coefficients : k.coefficients + tile * ranks * kRows;
+    if (z) {
+      for (int64_t first = 0; first < ranks; first += kRanks) {
+        const float sum = row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d);
+        const int64_t j = first + lane() / kRows, i = lane() % kRows;
+        if (lane() < kRows * kRanks && j < ranks) {
+          u[j * kRows + i] = sum;
+          if (k.u && i < count) k.u[(row + i) * ranks + j] = sum;
+        }
+      }
+    } else {
+      for (int64_t at = lane(); at < ranks * kRows; at += kWarp) {
+        const int64_t j = at / kRows, i = at % kRows;
+        u[at] = i < count ? k.pairs.u[j / k.pairs.r][(row + i) * k.pairs.r + j % k.pairs.r] : 0.0f;
+      }
+    }
+    if (!k.h) continue;
+    __syncwarp();
+    change_rows<V>(k.change, u, c, ranks, count, k.d, k.h + row * k.d);
+    __syncwarp();  // before the next tile's u
+  }
+}
+
+// Ranks are worked off 1, 2, 4 or 8 at a time; rare widths have one path.
+template <class Body>
+void dispatch_ranks(int64_t d, int64_t ranks, const Body& body) {
+  if (d % 4) return body(Width<1>{}, Width<8>{});
+  if (ranks <= 1) return body(Width<4>{}, Width<1>{});
+  if (ranks <= 2) return body(Width<4>{}, Width<2>{});
+  if (ranks <= 4) return body(Width<4>{}, Width<4>{});
+  body(Width<4>{}, Width<8>{});
+}
+
+// Scratch of factors and coefficients that may not fit into shared memory.
+int64_t factor_floats(int64_t ranks, int64_t d) { return 2 * round_up(ranks, 8) * d; }
+int64_t row_workspace(int64_t rows, int64_t ranks, int64_t d) {
+  return Workspace::aligned<float>(factor_floats(ranks, d)) +
+         (ranks > kMostRanks ? Workspace::aligned<float>(round_up(rows, kRows) * ranks) : 0);
+}
+
+void lay_out_factors(Cuda& cuda, const float* a, const Pairs& pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
+  constexpr int kThreads = 256;
+  launch(cuda, take_factors_kernel, {blocks_for(cuda.properties, d, kThreads), kThreads}, a, pairs, d, padded, wants_c, to);
+}
+
+template <class T>
+void change_rows(Cuda& cuda, const T* z, RowArguments k, Workspace scratch) {
+  const int64_t ranks = k.pairs.ranks(), tiles = divide_up(k.rows, kRows), most = cuda.properties.most_shared_bytes;
+  if (tiles == 0 || k.d == 0) return;
+  float* factors = scratch.take<float>(factor_floats(ranks, k.d));
+  if (ranks > kMostRanks) k.coefficients = scratch.take<float>(round_up(k.rows, kRows) * ranks);
+  dispatch_ranks(k.d, ranks, [&](auto width, auto chunk) {
+    k.padded = round_up(ranks, chunk.value);
+    // More warps share a block's factors where there are rows enough for every multiprocessor.
+    const int64_t tile_bytes = k.coefficients ? 0 : ranks * kRows * sizeof(float);
+    int64_t warps = std::clamp<int64_t>(divide_up(tiles, cuda.properties.multiprocessors), 4, 16);
+    while (warps * tile_bytes > most) warps /= 2;
+    int64_t bytes = k.coefficients ? 0 : shared_bytes<float>(warps * ranks * kRows);
+    const int64_t factor_bytes =
+        (z ? 1 : 0) * shared_bytes<float>(k.padded * k.d) + (k.h ? 1 : 0) * shared_bytes<float>(k.padded * k.d);
+    if (bytes + factor_bytes <= most) {
+      bytes += factor_bytes;
+    } else {
+      lay_out_factors(cuda, z ? k.a : nullptr, k.pairs, k.d, k.padded, k.h != nullptr, factors);
+      k.factors = factors;
+    }
+    launch(cuda, row_kernel<T, width.value, chunk.value>,
+           {blocks_for(cuda.properties, tiles, warps, 2), static_cast<int>(warps) * kWarp, bytes}, z, k);
+  });
+}
+
+// Rows that a block sums, one tile after another. 24 for each rank keep what sums cost under a tenth of what the rows move, but
+// there are 64 groups where there are rows for them.
+int64_t group_rows(int64_t rows, int64_t ranks) {
+  return std::min<int64_t>(std::max<int64_t>(24 * ranks, 32), std::max<int64_t>(divide_up(rows, 64), 32));
+}
+
+template <class T>
+struct GradientArguments {
+  Pairs pairs;  // without grad_h, u is the gradient of u itself
+  int64_t rows, d;
+  const float* grad_h = nullptr;
+  bool wants_u = false, wants_c = false, wants_a = false;
+  const float* a = nullptr;
+  const T *z = nullptr, *residual = nullptr;
+  T* grad_z = nullptr;
+  int64_t group_rows = 0, padded = 0;
+  float* sums = nullptr;           // [group][gradA if wanted, gradC if wanted][ranks, d]
+  bool shared_sums = false;        // until the group is done
+  const float* factors = nullptr;  // a if gradZ is wanted, and c; null: in shared memory
+  float* coefficients = nullptr;   // u and gu by groups; null: in shared memory
+
+  // gu = gradH cᵀ
+  __host__ __device__ bool multiplies() const { return grad_h && (wants_u || wants_a || grad_z); }
+  __host__ __device__ int64_t sum_floats() const { return (int64_t{wants_a} + int64_t{wants_c}) * pairs.ranks() * d; }
+};
+
+constexpr int64_t kRankBatch = 32;  // ranks of which warps' sums meet at one barrier
+
+// A block owns a group of rows and walks through it, kTile rows at a time; a thread owns the same columns in all of them. With
+// kOne that is one vector, of which all loads of a tile are under way at once and stay in registers: every number is read once.
+// First gu = gradH cᵀ is summed over the block; then, rank by rank, the thread adds to its columns of the group's gradA and gradC
+// and to its gradZ.
+template <class T, int V, int kRanks, int kTile, bool kOne>
+__global__ void __launch_bounds__(kTile == 8 ? 256 : 512, 1) gradient_kernel(const GradientArguments<T> k) {
+  SharedMemory shared;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  const int64_t ranks = k.pairs.ranks(), size = k.padded * k.d, group = blockIdx.x;
+  const bool multiplies = k.multiplies();
+  const int64_t batch = k.padded < kRankBatch ? k.padded : kRankBatch;
+  float* partial = shared.take<float>(multiplies ? warps * batch * kTile : 0);
+  float* u = k.coefficients ? k.coefficients + group * 2 * k.padded * kTile : shared.take<float>(2 * k.padded * kTile);
+  float* gu = u + k.padded * kTile;  // both [ranks, kTile]
+  float* sums = k.shared_sums ? shared.take<float>(k.sum_floats()) : k.sums + group * k.sum_floats();
+  float* c_sums = sums + (k.wants_a ? ranks * k.d : 0);
+  const float *a = k.factors, *c = k.factors + (k.grad_z ? size : 0);
+  if (!k.factors) {
+    float* own_a = k.grad_z ? shared.take<float>(size) : nullptr;
+    float* own_c = multiplies ? shared.take<float>(size) : nullptr;
+    if (own_a) take_projection(k.a, ranks, k.d, k.padded, threadIdx.x, blockDim.x, own_a);
+    if (own_c) take_factors(k.pairs, k.d, k.padded, threadIdx.x, blockDim.x, own_c);
+    a = own_a, c = own_c;
+  }
+  const int64_t own = static_cast<int64_t>(threadIdx.x) * V, step = kOne ? k.d : static_cast<int64_t>(blockDim.x) * V;
+  for (int64_t column = own; column < k.d; column += step) {
+    const Numbers<V> zeros = {};
+    for (int64_t j = 0; j < ranks; j++) {
+      if (k.wants_a) store(sums + j * k.d + column, zeros);
+      if (k.wants_c) store(c_sums + j * k.d + column, zeros);
+    }
+  }
+  const int64_t begin = group * k.group_rows, end = begin + k.group_rows < k.rows ? begin + k.group_rows : k.rows;
+  for (int64_t row = begin; row < end; row += kTile) {
+    const int64_t count = end - row < kTile ? end - row : kTile;
+    const auto load_rows = [&](const auto* from, int64_t column, Numbers<V>(&numbers)[kTile]) {
+#pragma unroll
+      for (int i = 0; i < kTile; i++) {
+        numbers[i] = {};
+        if (from && column < k.d && i < count) numbers[i] = load<V>(from + (row + i) * k.d + column);
+      }
+    };
+    Numbers<V> g[kTile], z[kTile], grad_z[kTile];
+    if constexpr (kOne) {
+      load_rows(k.grad_h, own, g);
+      load_rows(k.wants_a ? k.z : nullptr, own, z);
+      load_rows(k.grad_z ? k.residual : nullptr, own, grad_z);
+    }
+    __syncthreads();  // u and gu of the tile before have been used; factors are there
+    for (int64_t at = threadIdx.x; at < ranks * kTile; at += blockDim.x) {
+      const int64_t j = at / kTile, i = at % kTile;
+      if (k.grad_h && !k.wants_c) continue;
+      (k.grad_h ? u : gu)[at] = i < count ? k.pairs.u[j / k.pairs.r][(row + i) * k.pairs.r + j % k.pairs.r] : 0.0f;
+    }
+    for (int64_t first = 0; multiplies && first < k.padded; first += batch) {
+      const int64_t last = first + batch < k.padded ? first + batch : k.padded;
+      for (int64_t rank = first; rank < last; rank += kRanks) {
+        float values[kTile * kRanks] = {};
+        for (int64_t column = own; column < k.d; column += step) {
+          if constexpr (!kOne) load_rows(k.grad_h, column, g);
+#pragma unroll
+          for (int j = 0; j < kRanks; j++) {
+            const Numbers<V> factor = load<V>(c + (rank + j) * k.d + column);
+#pragma unroll
+            for (int i = 0; i < kTile; i++) {
+#pragma unroll
+              for (int n = 0; n < V; n++) values[j * kTile + i] = fmaf(g[i][n], factor[n], values[j * kTile + i]);
+            }
+          }
+        }
+        const float sum = warp_sums(values);
+        if (lane() < kTile * kRanks) partial[(warp() * batch + rank - first) * kTile + lane()] = sum;
+      }
+      __syncthreads();
+      for (int64_t at = threadIdx.x; at < (last - first) * kTile; at += blockDim.x) {
+        float total = 0;
+        for (int w = 0; w < warps; w++) total += partial[w * batch * kTile + at];
+        gu[first * kTile + at] = total;
+        const int64_t j = first + at / kTile, i = at % kTile;
+        if (k.wants_u && j < ranks && i < count) k.pairs.grad_u[j / k.pairs.r][(row + i) * k.pairs.r + j % k.pairs.r] += total;
+      }
+      if (last < k.padded) __syncthreads();  // before the next batch's sums
+    }
+    __syncthreads();
+    for (int64_t column = own; column < k.d; column += step) {
+      if constexpr (!kOne) {
+        load_rows(k.wants_c ? k.grad_h : nullptr, column, g);
+        load_rows(k.wants_a ? k.z : nullptr, column, z);
+        load_rows(k.grad_z ? k.residual : nullptr, column, grad_z);
+      }
+      for (int64_t j = 0; j < ranks; j++) {
+        const auto add_rows = [&](float* to, const float* coefficients, const Numbers<V>(&numbers)[kTile]) {
+          Numbers<V> sum = load<V>(to);
+#pragma unroll
+          for (int i = 0; i < kTile; i++) {
+#pragma unroll
+            for (int n = 0; n < V; n++) sum[n] = fmaf(coefficients[i], numbers[i][n], sum[n]);
+          }
+          store(to, sum);
+        };
+        if (k.wants_c) add_rows(c_sums + j * k.d + column, u + j * kTile, g);
+        if (k.wants_a) add_rows(sums + j * k.d + column, gu + j * kTile, z);
+        if (k.grad_z) {
+          const Numbers<V> factor = load<V>(a + j * k.d + column);
+#pragma unroll
+          for (int i = 0; i < kTile; i++) {
+#pragma unroll
+            for (int n = 0; n < V; n++) grad_z[i][n] = fmaf(gu[j * kTile + i], factor[n], grad_z[i][n]);
+          }
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kTile; i++) {
+        if (k.grad_z && i < count) store(k.grad_z + (row + i) * k.d + column, grad_z[i]);
+      }
+    }
+  }
+  if (!k.shared_sums) return;
+  for (int64_t column = own; column < k.d; column += step) {
+    float* to = k.sums + group * k.sum_floats() + column;
+    for (int64_t j = 0; j < ranks; j++) {
+      if (k.wants_a) store(to + j * k.d, load<V>(sums + j * k.d + column));
+      if (k.wants_c) store(to + (c_sums - sums) + j * k.d, load<V>(c_sums + j * k.d + column));
+    }
+  }
+}
+
+// gradA and gradC take the groups' sums. A block owns 32 numbers: a lane owns one, and each warp adds up every eighth group.
+__global__ void add_sums_kernel(const float* sums, int64_t groups, const Pairs pairs, float* grad_a, bool wants_c, int64_t d) {
+  SharedMemory shared;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  float* partial = shared.take<float>(warps * kWarp);
+  const int64_t size = pairs.ranks() * d, width = (grad_a ? size : 0) + (wants_c ? size : 0);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kWarp; first < width;
+       first += static_cast<int64_t>(gridDim.x) * kWarp) {
+    const int64_t at = first + lane();
+    float sum = 0;
+#pragma unroll 8
+    for (int64_t group = warp(); group < groups; group += warps) sum += at < width ? sums[group * width + at] : 0.0f;
+    partial[warp() * kWarp + lane()] = sum;
+    __syncthreads();
+    if (warp() == 0 && at < width) {
+      float total = 0;
+      for (int w = 0; w < warps; w++) total += partial[w * kWarp + lane()];
+      const bool is_a = grad_a && at < size;
+      const int64_t j = (is_a || !grad_a ? at : at - size) / d, column = at % d;
+      (is_a ? grad_a[column * pairs.r + j] : pairs.grad_c[j / pairs.r][j % pairs.r * d + column]) += total;
+    }
+    __syncthreads();  // before the next numbers' sums
+  }
+}
+
+int64_t gradient_workspace(int64_t rows, int64_t ranks, int64_t d, int sums) {
+  const int64_t groups = divide_up(rows, group_rows(rows, ranks));
+  return Workspace::aligned<float>(factor_floats(ranks, d)) + Workspace::aligned<float>(groups * sums * ranks * d) +
+         (ranks > kMostRanks ? Workspace::aligned<float>(groups * 2 * round_up(ranks, 8) * 8) : 0);
+}
+
+template <class T, int V, int kRanks, int kTile, bool kOne>
+void launch_gradients(Cuda& cuda, GradientArguments<T> k, float* factors) {
+  const int64_t most = cuda.properties.most_shared_bytes, owners = round_up(divide_up(k.d, V), kWarp);
+  const int64_t threads = kOne ? owners : std::min<int64_t>(owners, 256), warps = threads / kWarp;
+  k.padded = round_up(k.pairs.ranks(), kRanks);
+  int64_t bytes = k.multiplies() ? shared_bytes<float>(warps * std::min(k.padded, kRankBatch) * kTile) : 0;
+  if (!k.coefficients) bytes += shared_bytes<float>(2 * k.padded * kTile);
+  k.shared_sums = bytes + shared_bytes<float>(k.sum_floats()) <= most;
+  if (k.shared_sums) bytes += shared_bytes<float>(k.sum_floats());
+  const int64_t factor_bytes = ((k.grad_z ? 1 : 0) + (k.multiplies() ? 1 : 0)) * shared_bytes<float>(k.padded * k.d);
+  if (bytes + factor_bytes <= most) {
+    bytes += factor_bytes;
+  } else {
+    lay_out_factors(cuda, k.grad_z ? k.a : nullptr, k.pairs, k.d, k.padded, k.multiplies(), factors);
+    k.factors = factors;
+  }
+  launch(cuda, gradient_kernel<T, V, kRanks, kTile, kOne>,
+         {dim3(static_cast<unsigned>(divide_up(k.rows, k.group_rows))), static_cast<int>(threads), bytes}, k);
+}
+
+template <class T>
+void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scratch) {
+  if (k.rows == 0 || k.d == 0 || !(k.wants_u || k.wants_c || k.wants_a || k.grad_z)) return;
+  const int64_t ranks = k.pairs.ranks();
+  k.group_rows = group_rows(k.rows, ranks);
+  const int64_t groups = divide_up(k.rows, k.group_rows);
+  float* factors = scratch.take<float>(factor_floats(ranks, k.d));
+  k.sums = scratch.take<float>(groups * k.sum_floats());
+  if (ranks > kMostRanks) k.coefficients = scratch.take<float>(groups * 2 * round_up(ranks, 8) * 8);
+  if (k.d % 4) {
+    launch_gradients<T, 1, 8, 4, false>(cuda, k, factors);
+  } else if (k.d > 4 * 512) {
+    launch_gradients<T, 4, 8, 4, false>(cuda, k, factors);
+  } else if (k.d > 4 * 256) {
+    launch_gradients<T, 4, 4, 4, true>(cuda, k, factors);
+  } else if (ranks > 2) {
+    launch_gradients<T, 4, 4, 8, true>(cuda, k, factors);
+  } else if (ranks == 2) {
+    launch_gradients<T, 4, 2, 8, true>(cuda, k, factors);
+  } else {
+    launch_gradients<T, 4, 1, 8, true>(cuda, k, factors);
+  }
+  constexpr int kThreads = 256;
+  launch(cuda, add_sums_kernel, {blocks_for(cuda.properties, k.sum_floats(), kWarp), kThreads, shared_bytes<float>(kThreads)},
+         k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
+}
+
+Pairs pair(const Tensor& u, const Tensor& c, const Tensor& grad_c) {
+  Pairs pairs;
+  pairs.count = 1, pairs.r = c.dim(0);
+  pairs.u[0] = u.as<const float>(), pairs.c[0] = c.as<const float>(), pairs.grad_c[0] = grad_c.as<float>();
+  return pairs;
+}
+
+}  // namespace
+
+int64_t workspace(Cuda&, const LowRankAccumulateForward& k) { return row_workspace(k.z.rows(), k.c.dim(0), k.z.dim(-1)); }
+
+void run(Cuda& cuda, const LowRankAccumulateForward& k, Workspace scratch) {
+  RowArguments rows{pair({}, k.c, {}), k.z.rows(), k.z.dim(-1)};
+  rows.a = k.a.as<const float>(), rows.u = k.u.as<float>(), rows.h = k.h.as<float>();
+  rows.change = k.initialize ? Change::write : Change::add;
+  dispatch(k.z.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    change_rows(cuda, k.z.as<const T>(), rows, scratch);
+  });
+}
+
+int64_t workspace(Cuda&, const LowRankUndo& k) { return row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1)); }
+
+void run(Cuda& cuda, const LowRankUndo& k, Workspace scratch) {
+  RowArguments rows{pair(k.u, k.c, {}), k.h.rows(), k.h.dim(-1)};
+  rows.h = k.h.as<float>(), rows.change = Change::subtract;
+  change_rows<float>(cuda, nullptr, rows, scratch);
+}
+
+int64_t workspace(Cuda&, const LowRankAccumulateBackward& k) {
+  return gradient_workspace(k.z.rows(), k.c.dim(0), k.z.dim(-1), (k.grad_a ? 1 : 0) + (k.grad_c ? 1 : 0));
+}
+
+void run(Cuda& cuda, const LowRankAccumulateBackward& k, Workspace scratch) {
+  dispatch(k.z.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    GradientArguments<T> gradient{pair(k.u, k.c, k.grad_c), k.z.rows(), k.z.dim(-1)};
+    gradient.grad_h = k.grad_h.as<const float>(), gradient.a = k.a.as<const float>(), gradient.z = k.z.as<const T>();
+    gradient.residual = k.residual.as<const T>(), gradient.grad_z = k.grad_z.as<T>();
+    gradient.wants_a = static_cast<bool>(k.grad_a), gradient.wants_c = static_cast<bool>(k.grad_c);
+    gradients(cuda, gradient, k.grad_a.as<float>(), scratch);
+  });
+}
+
+SIDETUNE_CUDA_KERNEL(LowRankAccumulateForward)
+SIDETUNE_CUDA_KERNEL(LowRankUndo)
+SIDETUNE_CUDA_KERNEL(LowRankAccumulateBackward)
+
+}  // namespace sidetune::cuda
