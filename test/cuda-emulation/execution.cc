@@ -38,7 +38,9 @@ std::string text_of(Place place) { return std::string(place.file) + ":" + std::t
 
 }  // namespace
 
-Execution::Execution() : stacks_(kMostThreads), fibers_(kMostThreads) {}
+Execution::Execution() : stacks_(kMostThreads), fibers_(kMostThreads), has_begun_(kMostThreads) {
+  for (int fiber = kMostThreads - 1; fiber >= 0; fiber--) free_fibers_.push_back(fiber);
+}
 
 void Execution::run(const Launch& launch) {
   const Configuration configuration = emulation::configuration();
@@ -72,6 +74,7 @@ void Execution::run(const Launch& launch) {
                                                         : place;
     run_block(block);
   }
+  if (failed_) give_up_fibers();
   unpoison(sidetune_shared + launch.shared_bytes, behind);
   if (observer) observer->end_launch();
   running = nullptr;
@@ -86,8 +89,6 @@ void Execution::run_block(int64_t block) {
   for (Warp& warp : warps_) warp.exited = 0, warp.meetings.clear();
   copies_.clear();
   permute(index_of_place_);
-  free_fibers_.clear();
-  for (int fiber = kMostThreads - 1; fiber >= 0; fiber--) free_fibers_.push_back(fiber);
   ready_.clear();
   unstarted_ = 0;
   exited_ = 0;
@@ -107,25 +108,29 @@ void Execution::permute(std::vector<int>& order) {
 void Execution::start_fiber(Fiber& from) {
   fiber_ = free_fibers_.back();
   free_fibers_.pop_back();
-  fibers_[fiber_].begin(stacks_.begin(fiber_), stacks_.bytes(fiber_), [] { running->run_threads(); });
+  if (!has_begun_[fiber_]) {
+    fibers_[fiber_].begin(stacks_.begin(fiber_), stacks_.bytes(fiber_), [] { running->run_threads(); });
+    has_begun_[fiber_] = true;
+  }
   from.switch_to(fibers_[fiber_]);
 }
 
-// A fiber's life: threads that end without waiting leave it to the next one.
+// A fiber's life: threads that end without waiting leave it to the next one, and blocks to the next block.
 void Execution::run_threads() {
   fibers_[fiber_].arrive();
-  while (unstarted_ < thread_count_) {
-    thread_ = index_of_place_[unstarted_++];
-    threads_[thread_].fiber = fiber_;
-    set_thread_index();
-    launch_->call->run();
-    end_thread();
-    if (!ready_.empty()) break;
+  for (;;) {
+    do {
+      thread_ = index_of_place_[unstarted_++];
+      threads_[thread_].fiber = fiber_;
+      set_thread_index();
+      launch_->call->run();
+      end_thread();
+    } while (ready_.empty() && unstarted_ < thread_count_);
+    if (ready_.empty() && exited_ < thread_count_) fail_deadlock();
+    Fiber& own = fibers_[fiber_];
+    free_fibers_.push_back(fiber_);
+    own.switch_to(ready_.empty() ? main_ : next_ready());
   }
-  if (ready_.empty() && exited_ < thread_count_) fail_deadlock();
-  Fiber& own = fibers_[fiber_];
-  free_fibers_.push_back(fiber_);
-  own.leave_for(ready_.empty() ? main_ : next_ready());
 }
 
 void Execution::set_thread_index() {
@@ -294,6 +299,17 @@ void Execution::fail(Place place, const char* format, ...) {
   report_by_thread(place, what);
   failed_ = true;
   fibers_[fiber_].leave_for(main_);
+}
+
+// The fibers of a grid that failed stand in the middle of threads that nobody goes on with.
+void Execution::give_up_fibers() {
+  std::vector<bool> is_free(kMostThreads);
+  for (int fiber : free_fibers_) is_free[fiber] = true;
+  for (int fiber = 0; fiber < kMostThreads; fiber++) {
+    if (is_free[fiber]) continue;
+    has_begun_[fiber] = false;
+    free_fibers_.push_back(fiber);
+  }
 }
 
 void run_grid(const Launch& launch) {

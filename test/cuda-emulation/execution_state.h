@@ -86,6 +86,7 @@ class Execution {
   void run_block(int64_t block);
   void permute(std::vector<int>& order);
   void start_fiber(Fiber& from);
+  void give_up_fibers();
   [[noreturn]] void run_threads();
   void set_thread_index();
   void end_thread();
@@ -102,7 +103,8 @@ class Execution {
 
   Stacks stacks_;
   std::vector<Fiber> fibers_;  // one a stack
-  std::vector<int> free_fibers_;
+  std::vector<bool> has_begun_;
+  std::vector<int> free_fibers_;  // not begun yet, or done with their threads
   Fiber main_;
   int fiber_ = 0, thread_ = 0;  // that run
 
