@@ -6,7 +6,8 @@
 //   gradX[y, x] = Σ_{i,j} weight[i, j] gradOut[y − i + p, x − j + p]
 //   gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] in[y + i − p, x + j − p]
 // Nothing is saved but x, and x only for gradWeight. The gradient of the weight is added to what is there, that of x is written.
-// The result does not depend on the number of threads: images are summed in fixed groups and the groups in order.
+// The result does not depend on the number of threads or multiprocessors: images are summed in fixed groups and the groups in
+// order.
 #pragma once
 
 #include "fields.h"

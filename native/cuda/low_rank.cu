@@ -464,19 +464,31 @@ void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scra
          k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
 }
 
-Pairs pair(const Tensor& u, const Tensor& c, const Tensor& grad_c) {
+Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c) {
   Pairs pairs;
-  pairs.count = 1, pairs.r = c.dim(0);
+  pairs.count = 1, pairs.r = r;
   pairs.u[0] = u.as<const float>(), pairs.c[0] = c.as<const float>(), pairs.grad_c[0] = grad_c.as<float>();
   return pairs;
 }
+// As many pairs of the lists as a launch takes.
+Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const TensorList& grad_u, const TensorList& grad_c) {
+  Pairs pairs;
+  pairs.count = static_cast<int>(std::min<size_t>(c.size() - first, Pairs::kMost)), pairs.r = c[0].dim(0);
+  for (int j = 0; j < pairs.count; j++) {
+    pairs.u[j] = u[first + j].as<const float>(), pairs.c[j] = c[first + j].as<const float>();
+    if (!grad_u.empty()) pairs.grad_u[j] = grad_u[first + j].as<float>();
+    if (!grad_c.empty()) pairs.grad_c[j] = grad_c[first + j].as<float>();
+  }
+  return pairs;
+}
+int64_t most_ranks(const TensorList& c) { return std::min<int64_t>(c.size(), Pairs::kMost) * c[0].dim(0); }
 
 }  // namespace
 
 int64_t workspace(Cuda&, const LowRankAccumulateForward& k) { return row_workspace(k.z.rows(), k.c.dim(0), k.z.dim(-1)); }
 
 void run(Cuda& cuda, const LowRankAccumulateForward& k, Workspace scratch) {
-  RowArguments rows{pair({}, k.c, {}), k.z.rows(), k.z.dim(-1)};
+  RowArguments rows{pair({}, k.c.dim(0), k.c, {}), k.z.rows(), k.z.dim(-1)};
   rows.a = k.a.as<const float>(), rows.u = k.u.as<float>(), rows.h = k.h.as<float>();
   rows.change = k.initialize ? Change::write : Change::add;
   dispatch(k.z.dtype, [&](auto type) {
@@ -488,7 +500,7 @@ void run(Cuda& cuda, const LowRankAccumulateForward& k, Workspace scratch) {
 int64_t workspace(Cuda&, const LowRankUndo& k) { return row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1)); }
 
 void run(Cuda& cuda, const LowRankUndo& k, Workspace scratch) {
-  RowArguments rows{pair(k.u, k.c, {}), k.h.rows(), k.h.dim(-1)};
+  RowArguments rows{pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1)};
   rows.h = k.h.as<float>(), rows.change = Change::subtract;
   change_rows<float>(cuda, nullptr, rows, scratch);
 }
@@ -500,7 +512,7 @@ int64_t workspace(Cuda&, const LowRankAccumulateBackward& k) {
 void run(Cuda& cuda, const LowRankAccumulateBackward& k, Workspace scratch) {
   dispatch(k.z.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    GradientArguments<T> gradient{pair(k.u, k.c, k.grad_c), k.z.rows(), k.z.dim(-1)};
+    GradientArguments<T> gradient{pair(k.u, k.c.dim(0), k.c, k.grad_c), k.z.rows(), k.z.dim(-1)};
     gradient.grad_h = k.grad_h.as<const float>(), gradient.a = k.a.as<const float>(), gradient.z = k.z.as<const T>();
     gradient.residual = k.residual.as<const T>(), gradient.grad_z = k.grad_z.as<T>();
     gradient.wants_a = static_cast<bool>(k.grad_a), gradient.wants_c = static_cast<bool>(k.grad_c);
@@ -508,8 +520,62 @@ void run(Cuda& cuda, const LowRankAccumulateBackward& k, Workspace scratch) {
   });
 }
 
+int64_t workspace(Cuda&, const LowRankProjectForward& k) { return row_workspace(k.z.rows(), k.a.dim(1), k.a.dim(0)); }
+
+void run(Cuda& cuda, const LowRankProjectForward& k, Workspace scratch) {
+  RowArguments rows{pair({}, k.a.dim(1), {}, {}), k.z.rows(), k.a.dim(0)};
+  rows.a = k.a.as<const float>(), rows.u = k.u.as<float>();
+  dispatch(k.z.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    change_rows(cuda, k.z.as<const T>(), rows, scratch);
+  });
+}
+
+int64_t workspace(Cuda&, const LowRankProjectBackward& k) {
+  return gradient_workspace(k.z.rows(), k.a.dim(1), k.a.dim(0), k.grad_a ? 1 : 0);
+}
+
+void run(Cuda& cuda, const LowRankProjectBackward& k, Workspace scratch) {
+  dispatch(k.z.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    GradientArguments<T> gradient{pair(k.grad_u, k.a.dim(1), {}, {}), k.z.rows(), k.a.dim(0)};
+    gradient.a = k.a.as<const float>(), gradient.z = k.z.as<const T>();
+    gradient.residual = k.residual.as<const T>(), gradient.grad_z = k.grad_z.as<T>();
+    gradient.wants_a = static_cast<bool>(k.grad_a);
+    gradients(cuda, gradient, k.grad_a.as<float>(), scratch);
+  });
+}
+
+int64_t workspace(Cuda&, const LowRankCombineForward& k) { return row_workspace(k.h.rows(), most_ranks(k.c), k.h.dim(-1)); }
+
+// What one launch cannot take is added by the next.
+void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) {
+  for (size_t first = 0; first < k.c.size(); first += Pairs::kMost) {
+    RowArguments rows{pairs_from(first, k.u, k.c, {}, {}), k.h.rows(), k.h.dim(-1)};
+    rows.h = k.h.as<float>(), rows.change = first == 0 ? Change::write : Change::add;
+    change_rows<float>(cuda, nullptr, rows, scratch);
+  }
+}
+
+int64_t workspace(Cuda&, const LowRankCombineBackward& k) {
+  return gradient_workspace(k.grad_h.rows(), most_ranks(k.c), k.grad_h.dim(-1), k.grad_c.empty() ? 0 : 1);
+}
+
+void run(Cuda& cuda, const LowRankCombineBackward& k, Workspace scratch) {
+  for (size_t first = 0; first < k.c.size(); first += Pairs::kMost) {
+    GradientArguments<float> gradient{pairs_from(first, k.u, k.c, k.grad_u, k.grad_c), k.grad_h.rows(), k.grad_h.dim(-1)};
+    gradient.grad_h = k.grad_h.as<const float>();
+    gradient.wants_u = !k.grad_u.empty(), gradient.wants_c = !k.grad_c.empty();
+    gradients(cuda, gradient, nullptr, scratch);
+  }
+}
+
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateForward)
 SIDETUNE_CUDA_KERNEL(LowRankUndo)
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateBackward)
+SIDETUNE_CUDA_KERNEL(LowRankProjectForward)
+SIDETUNE_CUDA_KERNEL(LowRankProjectBackward)
+SIDETUNE_CUDA_KERNEL(LowRankCombineForward)
+SIDETUNE_CUDA_KERNEL(LowRankCombineBackward)
 
 }  // namespace sidetune::cuda

@@ -51,7 +51,8 @@ constexpr int kTapBlock = kSide ? kSide : 4;
 
 // How a grid is cut up: a block owns a tile of the patches of an image in a slice of the channels, and keeps the tile and what
 // the kernel sees around it in shared memory. A tile is the whole grid wherever that fits, so that no patch is read twice; narrow
-// slices come before small tiles.
+// slices come before small tiles. Only where a grid does not fit do the last bits of gradWeight depend on how much shared
+// memory the device has: tiles are summed one after another.
 struct Tiling {
   int slice = 0;  // channels; 0: not even one patch's surroundings fit
   int rows = 0, columns = 0, down = 0, across = 0;
