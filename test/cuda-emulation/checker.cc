@@ -45,6 +45,15 @@ Cell* make_cells(size_t count) {
   if (cells == MAP_FAILED) throw std::bad_alloc();
   return static_cast<Cell*>(cells);
 }
+// Zeros them; whole pages go back to the system.
+void forget(Cell* cells, size_t count) {
+  constexpr uintptr_t kPage = 4096;
+  const auto begin = reinterpret_cast<uintptr_t>(cells), end = begin + count * sizeof(Cell);
+  const uintptr_t first = std::min(end, (begin + kPage - 1) / kPage * kPage), last = std::max(first, end / kPage * kPage);
+  std::memset(cells, 0, first - begin);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  std::memset(reinterpret_cast<void*>(last), 0, end - last);
+}
 void free_cells(Cell* cells, size_t count) { munmap(cells, count * sizeof(Cell)); }
 
 struct Region {
@@ -378,6 +387,9 @@ class Checker final : public Observer {
     with_cells(data, [bytes](Cell* cells) {
       for (size_t i = 0; i < bytes; i++) cells[i].write = {kByStream, 0, 0, 0, 0, 0, 0};
     });
+  }
+  void filled_with_nan(const void* data, size_t bytes) override {
+    with_cells(data, [bytes](Cell* cells) { forget(cells, bytes); });
   }
   void copied_by_stream(const void* to, const void* from, size_t bytes) override {
     std::vector<bool> is_written(bytes);

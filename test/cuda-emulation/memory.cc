@@ -307,7 +307,11 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t st
   const auto check = [=] { return check_device_range("cudaMemsetAsync: the destination", data, bytes); };
   const auto fill = [=] {
     std::memset(data, value, bytes);
-    if (observer) observer->written_by_stream(data, bytes);
+    if (!observer) return;
+    if ((value & 0xff) == 0xff)
+      observer->filled_with_nan(data, bytes);
+    else
+      observer->written_by_stream(data, bytes);
   };
   return submit(stream, {"cudaMemsetAsync", fill, check});
 }

@@ -24,6 +24,7 @@ class Observer {
 
   // Work on a stream between launches.
   virtual void written_by_stream(const void* data, size_t bytes) = 0;
+  virtual void filled_with_nan(const void* data, size_t bytes) = 0;  // as new memory is: counts as never written
   virtual void copied_by_stream(const void* to, const void* from, size_t bytes) = 0;
   // False, reported, when some of it was never written.
   virtual bool read_by_stream(const std::string& what, const void* data, size_t bytes) = 0;

@@ -151,6 +151,18 @@ TEST(memory_that_was_never_written) {
   CHECK_CONTAINS(device.report_of(reads, 1, 64, 0, to.data(), from.data()), "which was never written");  // and that was copied
 }
 
+TEST(a_fill_with_nan_is_no_content) {
+  for (size_t count : {64, 1000, 100'000}) {
+    Emulated device;
+    Numbers<float> from(device, std::vector<float>(count, 1)), to(device, 64);
+    SUCCEEDS(cudaMemsetAsync(from.data() + 1, 0xff, (count - 2) * sizeof(float), device.stream));
+    SUCCEEDS(device.launch(reads, 1, 1, 0, from.data(), to.data()));
+    SUCCEEDS(device.launch(reads, 1, 1, 0, from.data() + count - 1, to.data()));
+    CHECK_EQUAL(device.report(), "cudaSuccess");
+    CHECK_CONTAINS(device.report_of(reads, 1, 1, 0, from.data() + count - 2, to.data()), "which was never written");
+  }
+}
+
 TEST(shared_memory_of_another_block_is_not_there) {
   Emulated device;
   Numbers<float> data(device, std::vector<float>(64, 1));
