@@ -46,7 +46,7 @@ Cell* make_cells(size_t count) {
   return static_cast<Cell*>(cells);
 }
 // Zeros them; whole pages go back to the system.
-void forget(Cell* cells, size_t count) {
+void clear_cells(Cell* cells, size_t count) {
   constexpr uintptr_t kPage = 4096;
   const auto begin = reinterpret_cast<uintptr_t>(cells), end = begin + count * sizeof(Cell);
   const uintptr_t first = std::min(end, (begin + kPage - 1) / kPage * kPage), last = std::max(first, end / kPage * kPage);
@@ -389,7 +389,7 @@ class Checker final : public Observer {
     });
   }
   void filled_with_nan(const void* data, size_t bytes) override {
-    with_cells(data, [bytes](Cell* cells) { forget(cells, bytes); });
+    with_cells(data, [bytes](Cell* cells) { clear_cells(cells, bytes); });
   }
   void copied_by_stream(const void* to, const void* from, size_t bytes) override {
     std::vector<bool> is_written(bytes);
@@ -409,11 +409,11 @@ class Checker final : public Observer {
     report(what + " has bytes that were never written");
     return false;
   }
-  void freed(const Allocation& allocation) override {
+  void forget(const Allocation& allocation) override {
     const std::lock_guard lock(shadow().mutex);
     const auto found = shadow().regions.find(allocation.begin);
     if (found == shadow().regions.end()) return;
-    free_cells(found->second.cells, allocation.bytes);
+    free_cells(found->second.cells, static_cast<size_t>(found->second.end - found->second.begin));
     shadow().regions.erase(found);
   }
 };

@@ -99,7 +99,9 @@ cudaError_t allocate(void** pointer, size_t bytes, bool is_pinned) {
   void* data = take(bytes);
   if (!data) return note(cudaErrorMemoryAllocation);
   const char* begin = static_cast<const char*>(data);
-  r.allocations[begin] = {begin, bytes, is_pinned};
+  const Allocation& made = r.allocations[begin] = {begin, bytes, is_pinned};
+  // Not only at the end: a launch on another thread may have looked at the last allocation here after it was freed.
+  if (observer && !is_pinned) observer->forget(made);
   if (!is_pinned) r.device_bytes += bytes;
   *pointer = data;
   return cudaSuccess;
@@ -119,7 +121,7 @@ cudaError_t release(const char* function, void* pointer, bool is_pinned) {
     return note(sticky_error());
   }
   if (!is_pinned) r.device_bytes -= found->second.bytes;
-  if (observer && !is_pinned) observer->freed(found->second);
+  if (observer && !is_pinned) observer->forget(found->second);
   give(found->second);
   r.allocations.erase(found);
   return cudaSuccess;
@@ -224,7 +226,7 @@ std::string free_all_memory() {
   const size_t count = r.allocations.size();
   for (const auto& [begin, allocation] : r.allocations) {
     bytes += allocation.bytes;
-    if (observer && !allocation.is_pinned) observer->freed(allocation);
+    if (observer && !allocation.is_pinned) observer->forget(allocation);
     give(allocation);
   }
   r.allocations.clear();

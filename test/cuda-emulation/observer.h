@@ -28,7 +28,8 @@ class Observer {
   virtual void copied_by_stream(const void* to, const void* from, size_t bytes) = 0;
   // False, reported, when some of it was never written.
   virtual bool read_by_stream(const std::string& what, const void* data, size_t bytes) = 0;
-  virtual void freed(const Allocation& allocation) = 0;
+  // The allocation begins or ends: what is known of the place is of another one.
+  virtual void forget(const Allocation& allocation) = 0;
 };
 
 // Null without a checker.

@@ -149,7 +149,9 @@ TEST(threads_of_the_system_launch_at_once) {
       cudaStream_t stream = nullptr;
       cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
       for (int round = 0; round < 20; round++) {
-        int* data = nullptr;
+        int *data = nullptr, *other = nullptr;
+        cudaMalloc(&other, static_cast<size_t>(1 + round * 997 % 4000));  // places change hands, and sizes
+        cudaFree(other);
         cudaMalloc(&data, 6400 * sizeof(int));
         cudaLaunchConfig_t config = {};
         config.gridDim = 100;
