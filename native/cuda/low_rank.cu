@@ -25,27 +25,6 @@ struct Pairs {
   __host__ __device__ int64_t ranks() const { return count * r; }
 };
 
-// Sums each of `values` (a power of two of them, at most kWarp) over the warp: lane l gets that of values[l % N]. Each step
-// halves what a lane still adds up, so 32 sums take 31 shuffles.
-template <int kHalf, int N>
-__device__ void halve(float (&values)[N]) {
-  const bool upper = lane() & kHalf;
-#pragma unroll
-  for (int i = 0; i < kHalf; i++) {
-    const float kept = upper ? values[i + kHalf] : values[i], given = upper ? values[i] : values[i + kHalf];
-    values[i] = kept + __shfl_xor_sync(kAllLanes, given, kHalf);
-  }
-  if constexpr (kHalf > 1) halve<kHalf / 2>(values);
-}
-template <int N>
-__device__ float warp_sums(float (&values)[N]) {
-  halve<N / 2>(values);
-  float sum = values[0];
-#pragma unroll
-  for (int distance = N; distance < kWarp; distance *= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
-  return sum;
-}
-
 // a [d, r] as [padded, d] and the pairs' c as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
 __device__ void take_projection(const float* a, int64_t r, int64_t d, int64_t padded, int64_t thread, int64_t threads,
                                 float* to) {

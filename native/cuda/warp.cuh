@@ -25,6 +25,27 @@ __device__ inline float warp_max(float value) {
   return value;
 }
 
+// Sums each of `values` (a power of two of them, at most kWarp) over the warp: lane l gets that of values[l % N]. Each step
+// halves what a lane still adds up, so 32 sums take 31 shuffles.
+template <int kHalf, int N>
+__device__ void halve(float (&values)[N]) {
+  const bool upper = lane() & kHalf;
+#pragma unroll
+  for (int i = 0; i < kHalf; i++) {
+    const float kept = upper ? values[i + kHalf] : values[i], given = upper ? values[i] : values[i + kHalf];
+    values[i] = kept + __shfl_xor_sync(kAllLanes, given, kHalf);
+  }
+  if constexpr (kHalf > 1) halve<kHalf / 2>(values);
+}
+template <int N>
+__device__ float warp_sums(float (&values)[N]) {
+  halve<N / 2>(values);
+  float sum = values[0];
+#pragma unroll
+  for (int distance = N; distance < kWarp; distance *= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+  return sum;
+}
+
 // Over the threads of the block; every thread gets the same bits. `sums` and `largest` are kWarp floats of shared memory, which
 // may be used again after the next barrier.
 __device__ inline float block_sum(float value, float* sums) {

@@ -2,18 +2,19 @@ import { describe, expect, it } from 'vitest';
 import { type BytesByKind, Device } from '../../lib/device';
 import { vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
-import * as petl from '../../lib/petl';
+import { dtl, dtlPlus, type ModelOptions } from '../../lib/petl';
 
-type Policy = Pick<petl.ModelOptions, 'retain' | 'prefix'>;
+const methods = { dtl, dtlPlus };
+type Policy = Pick<ModelOptions, 'retain' | 'prefix'>;
 
 /** Highest bytes of each kind in a training step of ViT-B/16, batch 32, bf16; and in all at the peak, workspaces aside. */
 async function peaks(
   name: string,
-  method: 'dtl' | 'dtlPlus',
+  method: keyof typeof methods,
   policy: Policy,
 ): Promise<Omit<BytesByKind, 'workspace'> & { all: number }> {
   await using device = await Device.open(name, { plan: true });
-  const model = petl[method](vit(device, 'vit_base_patch16_224', { dtype: 'bf16' }), { classes: 100, ...policy });
+  const model = methods[method](vit(device, 'vit_base_patch16_224', { dtype: 'bf16' }), { classes: 100, ...policy });
   const optimizer = adamW(model.parameters());
   const batch = { images: new Float32Array(32 * 3 * 224 * 224), labels: new Int32Array(32) };
   await model.step(batch, optimizer);
