@@ -8,9 +8,9 @@
 //   gradH = residual + θ'(h) ∘ gᵀ(gradOut)      θ'(x) = σ(beta x) (1 + beta x (1 − σ(beta x)))
 //   gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] θ(h)[y + i − p, x + j − p]
 // `residual` is a gradient that h already has from the blocks above. Nothing is saved: backward takes h, which LowRankUndo walks
-// back to what it was. One pass each way: θ(h) lives only in what a thread (CPU: rings of K grid rows) or a block of threads (CUDA:
-// tiles in shared memory) needs at a time. gradWeight is added to what is there, gradH is written. The result does not depend on
-// the number of threads or multiprocessors: images are summed in fixed groups and the groups in order.
+// back to what it was. One pass each way: θ(h) lives only in what a thread (CPU: rings of K grid rows) or a block of threads
+// (CUDA: tiles in shared memory) needs at a time. gradWeight is added to what is there, gradH is written. The result does not
+// depend on the number of threads or multiprocessors: images are summed in fixed groups and the groups in order.
 #pragma once
 
 #include "fields.h"
