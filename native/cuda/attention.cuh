@@ -33,19 +33,25 @@ using RowStatistics = float4;
 // A score that becomes p = 0.
 __device__ inline float score_beyond(float scale) { return scale < 0 ? INFINITY : -INFINITY; }
 
+// The kernels' arguments, as the files of this family call them.
+namespace attention {
+using Forward = AttentionForward;
+using Backward = AttentionBackward;
+}  // namespace attention
+
 // Products of whole heads by cuBLASLt.
-int64_t batched_workspace(const Cuda& cuda, const AttentionForward& k);
-int64_t batched_workspace(const Cuda& cuda, const AttentionBackward& k);
-void run_batched(Cuda& cuda, const AttentionForward& k, Workspace scratch);
-void run_batched(Cuda& cuda, const AttentionBackward& k, Workspace scratch);
+int64_t batched_workspace(const Cuda& cuda, const attention::Forward& k);
+int64_t batched_workspace(const Cuda& cuda, const attention::Backward& k);
+void run_batched(Cuda& cuda, const attention::Forward& k, Workspace scratch);
+void run_batched(Cuda& cuda, const attention::Backward& k, Workspace scratch);
 
 // Tiles on tensor cores, for bf16. `statistics` is a row for each head and token.
-void run_on_tensor_cores(Cuda& cuda, const AttentionForward& k);
-void run_on_tensor_cores(Cuda& cuda, const AttentionBackward& k, RowStatistics* statistics);
+void run_on_tensor_cores(Cuda& cuda, const attention::Forward& k);
+void run_on_tensor_cores(Cuda& cuda, const attention::Backward& k, RowStatistics* statistics);
 
 // Tiles in f32, for f32 and, where tensor cores do not take it, bf16.
-void run_in_f32(Cuda& cuda, const AttentionForward& k);
-void run_in_f32(Cuda& cuda, const AttentionBackward& k, RowStatistics* statistics);
+void run_in_f32(Cuda& cuda, const attention::Forward& k);
+void run_in_f32(Cuda& cuda, const attention::Backward& k, RowStatistics* statistics);
 
 // Heads wider than this are not tiled.
 constexpr int64_t kWidestHead = 128;

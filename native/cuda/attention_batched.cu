@@ -135,7 +135,7 @@ __global__ void softmax_rows(float* scores, float* lse, int64_t rows, int64_t to
       const int64_t column = begin + lane() * 4;
       Numbers<4> p = {};
       if (column < tokens) p = at(column);
-      __syncwarp();
+      warp_barrier();
 #pragma unroll
       for (int i = 0; i < 4; i++) p[i] = exp2f(fmaf(p[i], scale, -top)) * factor;
       if (column < tokens) store(to + column, p);
@@ -186,7 +186,7 @@ __global__ void softmax_gradient_rows(float* scores, float* grads, const float* 
         p = cached ? load<4>(p_cache + column) : read_p(column);
         ds = cached ? load<4>(dp_cache + column) : read_dp(column);
       }
-      __syncwarp();
+      warp_barrier();
 #pragma unroll
       for (int i = 0; i < 4; i++) p[i] *= factor, ds[i] = p[i] * (ds[i] - mean_dp);
       if (column < tokens) store(p_out + column, p), store(ds_out + column, ds);
@@ -221,11 +221,11 @@ int64_t workspace_of(const Cuda& cuda, const Tensor& qkv, const AttentionShape& 
 
 }  // namespace
 
-int64_t batched_workspace(const Cuda& cuda, const AttentionForward& k) {
+int64_t batched_workspace(const Cuda& cuda, const attention::Forward& k) {
   return workspace_of(cuda, k.qkv, AttentionShape(k.qkv, k.heads, k.scale), 1);
 }
 
-void run_batched(Cuda& cuda, const AttentionForward& k, Workspace scratch) {
+void run_batched(Cuda& cuda, const attention::Forward& k, Workspace scratch) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   const BatchedPlan plan(shape, 1);
   const int64_t N = shape.tokens, E = shape.width;
@@ -246,11 +246,11 @@ void run_batched(Cuda& cuda, const AttentionForward& k, Workspace scratch) {
   });
 }
 
-int64_t batched_workspace(const Cuda& cuda, const AttentionBackward& k) {
+int64_t batched_workspace(const Cuda& cuda, const attention::Backward& k) {
   return workspace_of(cuda, k.qkv, AttentionShape(k.qkv, k.heads, k.scale), 2);
 }
 
-void run_batched(Cuda& cuda, const AttentionBackward& k, Workspace scratch) {
+void run_batched(Cuda& cuda, const attention::Backward& k, Workspace scratch) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   const BatchedPlan plan(shape, 2);
   const int64_t N = shape.tokens, E = shape.width;

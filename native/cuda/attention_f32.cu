@@ -81,13 +81,13 @@ __device__ void multiply_by_rows(float (&s)[R][2], const float* own, const float
 // Rows of p or ds for multiply_by_columns. The lanes that read them are those of this warp that wrote them.
 template <int R>
 __device__ void share_scores(const float (&s)[R][2], float* scores) {
-  __syncwarp();
+  warp_barrier();
 #pragma unroll
   for (int r = 0; r < R; r++) {
 #pragma unroll
     for (int c = 0; c < 2; c++) scores[(own_row(R) + r) * kScoreRow + other_row() + kSide * c] = s[r][c];
   }
-  __syncwarp();
+  warp_barrier();
 }
 
 // sums += scores others.
@@ -348,7 +348,7 @@ NumbersInMemory numbers_of(const Tensor& tensor) { return {tensor.data, tensor.d
 
 }  // namespace
 
-void run_in_f32(Cuda& cuda, const AttentionForward& k) {
+void run_in_f32(Cuda& cuda, const attention::Forward& k) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   dispatch_tiles(cuda.properties, shape.width, 1, [&](auto width, auto rows) {
     constexpr int E = decltype(width)::value, R = decltype(rows)::value;
@@ -358,7 +358,7 @@ void run_in_f32(Cuda& cuda, const AttentionForward& k) {
   });
 }
 
-void run_in_f32(Cuda& cuda, const AttentionBackward& k, RowStatistics* statistics) {
+void run_in_f32(Cuda& cuda, const attention::Backward& k, RowStatistics* statistics) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   dispatch_tiles(cuda.properties, shape.width, 2, [&](auto width, auto rows) {
     constexpr int E = decltype(width)::value, R = decltype(rows)::value;

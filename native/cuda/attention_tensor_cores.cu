@@ -48,7 +48,7 @@ __device__ void store_rows(const AttentionShape& shape, const float (&sums)[E / 
                            bf16_t* head, int64_t stride, int64_t first) {
   constexpr int kChunks = Tile<E>::kChunks;
   const int width = static_cast<int>(shape.width);
-  __syncwarp();
+  warp_barrier();
 #pragma unroll
   for (int j = 0; j < E / 8; j++) {
 #pragma unroll
@@ -57,7 +57,7 @@ __device__ void store_rows(const AttentionShape& shape, const float (&sums)[E / 
       *reinterpret_cast<uint32_t*>(to) = pair(sums[j][2 * half] * factors[half], sums[j][2 * half + 1] * factors[half]);
     }
   }
-  __syncwarp();
+  warp_barrier();
 #pragma unroll 1
   for (int i = lane(); i < 16 * kChunks; i += kWarp) {
     const int row = i / kChunks, chunk = i % kChunks;
@@ -407,7 +407,7 @@ struct BlocksPlan {
 
 }  // namespace
 
-void run_on_tensor_cores(Cuda& cuda, const AttentionForward& k) {
+void run_on_tensor_cores(Cuda& cuda, const attention::Forward& k) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   dispatch_head(shape.width, [&](auto width) {
     constexpr int E = decltype(width)::value;
@@ -417,7 +417,7 @@ void run_on_tensor_cores(Cuda& cuda, const AttentionForward& k) {
   });
 }
 
-void run_on_tensor_cores(Cuda& cuda, const AttentionBackward& k, RowStatistics* statistics) {
+void run_on_tensor_cores(Cuda& cuda, const attention::Backward& k, RowStatistics* statistics) {
   const AttentionShape shape(k.qkv, k.heads, k.scale);
   dispatch_head(shape.width, [&](auto width) {
     constexpr int E = decltype(width)::value;

@@ -11,6 +11,9 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
 
+// What the lanes of the warp wrote before, each of them reads after it.
+__device__ inline void warp_barrier() { __syncwarp(); }
+
 // Over the lanes of the warp, or over each `Lanes` of them (a power of two) that lie side by side; they all get the same bits.
 template <int Lanes = kWarp>
 __device__ inline float warp_sum(float value) {
