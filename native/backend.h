@@ -17,7 +17,7 @@ namespace sidetune {
 #undef KERNEL
 
 // Goes up with every change of what a backend's library and the addon share: this file, fields and kernels.def.
-constexpr uint32_t kBackendVersion = 3;
+constexpr uint32_t kBackendVersion = 4;
 
 // A backend's own state for one open device: threads and primitive caches on the CPU, handles on CUDA.
 struct BackendDevice;
@@ -74,6 +74,8 @@ struct BackendTable {
   // How many devices there are; fails when there can be none, and says why.
   Status (*count)(int* devices) noexcept;
   Status (*open)(const DeviceOptions&, BackendDevice**) noexcept;
+  // The device's stream has ended, and nothing will be asked of it any more but to take memory back; null where that is nothing.
+  void (*stopped)(BackendDevice&) noexcept;
   void (*close)(BackendDevice*) noexcept;
   // Reserves and returns device memory; `data` stays null when there is none.
   void (*take_memory)(BackendDevice&, int64_t bytes, void** data) noexcept;

@@ -74,6 +74,7 @@ void Device::close() {
   if (closed_) return;
   closed_ = true;
   stream_.reset();
+  if (table_.stopped) table_.stopped(*backend_);
 }
 
 Block Device::take(int64_t bytes, Kind kind) {

@@ -36,20 +36,40 @@ class OpenDevices {
     static OpenDevices devices;
     return devices;
   }
-  void opened(int index) {
+  // Returns how often a device was reset before.
+  int64_t opened(int index) {
     const std::lock_guard<std::mutex> lock(mutex_);
     count_[index]++;
+    return resets_;
   }
   void closed(int index) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (--count_[index] > 0) return;
-    if (is_sticky(cudaPeekAtLastError()) || is_sticky(cudaDeviceSynchronize())) cudaDeviceReset();
-    cudaGetLastError();
+    if (--count_[index] == 0) reset_if_lost();
+  }
+  // What an earlier device left must not stay when none is open.
+  void failed_to_open() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [index, count] : count_)
+      if (count > 0) return;
+    reset_if_lost();
+  }
+  int64_t resets() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return resets_;
   }
 
  private:
+  void reset_if_lost() {
+    if (is_sticky(cudaPeekAtLastError()) || is_sticky(cudaDeviceSynchronize())) {
+      cudaDeviceReset();
+      resets_++;
+    }
+    cudaGetLastError();
+  }
+
   std::mutex mutex_;
   std::map<int, int> count_;
+  int64_t resets_ = 0;
 };
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
@@ -69,6 +89,7 @@ Status count(int* devices) noexcept {
       return failure(Code::no_backend, "the NVIDIA driver is made for CUDA " + version(driver) + ", this backend for CUDA " +
                                            version(runtime) + ": update the driver");
     }
+    OpenDevices::of_process().failed_to_open();
     return failure(Code::no_backend,
                    std::string("CUDA cannot start: ") + cudaGetErrorName(result) + ", " + cudaGetErrorString(result));
   } catch (...) {
@@ -89,15 +110,13 @@ Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
     *out = new BackendDevice(options.index, options.tf32);
     return {};
   } catch (...) {
+    OpenDevices::of_process().failed_to_open();
     return status_of_current_exception();
   }
 }
 
-void close(BackendDevice* cuda) noexcept {
-  const int index = cuda->index;
-  delete cuda;
-  OpenDevices::of_process().closed(index);
-}
+void stopped(BackendDevice& cuda) noexcept { cuda.stop(); }
+void close(BackendDevice* cuda) noexcept { delete cuda; }
 
 // Called on JavaScript's thread, too.
 void take_memory(BackendDevice& cuda, int64_t bytes, void** data) noexcept {
@@ -107,6 +126,7 @@ void take_memory(BackendDevice& cuda, int64_t bytes, void** data) noexcept {
   cudaGetLastError();
 }
 void give_memory(BackendDevice& cuda, void* data, int64_t) noexcept {
+  if (cuda.resets != OpenDevices::of_process().resets()) return;  // the reset took it
   cudaSetDevice(cuda.index);
   cudaFree(data);
 }
@@ -184,8 +204,10 @@ Status launch_graph(Cuda& cuda, void* made) noexcept {
   return status;
 }
 void free_graph(Cuda& cuda, void* graph) noexcept {
-  cudaSetDevice(cuda.index);
-  cudaStreamSynchronize(cuda.stream);
+  if (cuda.stream) {
+    cudaSetDevice(cuda.index);
+    cudaStreamSynchronize(cuda.stream);
+  }
   delete static_cast<Graph*>(graph);
 }
 
@@ -261,7 +283,7 @@ namespace sidetune {
 BackendDevice::BackendDevice(int index, bool tf32) : index(index), tf32(tf32), properties(cuda::properties_of(index)) {
   cuda::use(*this);
   cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
-  cuda::OpenDevices::of_process().opened(index);
+  resets = cuda::OpenDevices::of_process().opened(index);
   try {
     staging = std::make_unique<cuda::Staging>();
     gemms = std::make_unique<cuda::Gemms>();
@@ -273,14 +295,19 @@ BackendDevice::BackendDevice(int index, bool tf32) : index(index), tf32(tf32), p
   }
 }
 
-BackendDevice::~BackendDevice() {
+void BackendDevice::stop() {
+  if (!stream) return;
   cudaSetDevice(index);
   cudaStreamSynchronize(stream);
   findings.reset();
   gemms.reset();
   staging.reset();
   cudaStreamDestroy(stream);
+  stream = nullptr;
+  cuda::OpenDevices::of_process().closed(index);
 }
+
+BackendDevice::~BackendDevice() { stop(); }
 
 }  // namespace sidetune
 
@@ -288,17 +315,29 @@ BackendDevice::~BackendDevice() {
 extern "C" __attribute__((visibility("default"))) const sidetune::BackendTable* sidetune_backend() {
   using namespace sidetune;
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,    "cuda",
-                   cuda::count,        cuda::open,
-                   cuda::close,        cuda::take_memory,
-                   cuda::give_memory,  cuda::slab_bytes,
-                   cuda::memory_limit, cuda::copy_in,
-                   cuda::copy_out,     cuda::copy,
-                   cuda::fill,         cuda::synchronize,
-                   cuda::settle,       cuda::begin_graph,
-                   cuda::end_graph,    cuda::launch_graph,
-                   cuda::free_graph,   cuda::packed_bytes,
-                   cuda::describe,     {}};
+    BackendTable t{kBackendVersion,
+                   "cuda",
+                   cuda::count,
+                   cuda::open,
+                   cuda::stopped,
+                   cuda::close,
+                   cuda::take_memory,
+                   cuda::give_memory,
+                   cuda::slab_bytes,
+                   cuda::memory_limit,
+                   cuda::copy_in,
+                   cuda::copy_out,
+                   cuda::copy,
+                   cuda::fill,
+                   cuda::synchronize,
+                   cuda::settle,
+                   cuda::begin_graph,
+                   cuda::end_graph,
+                   cuda::launch_graph,
+                   cuda::free_graph,
+                   cuda::packed_bytes,
+                   cuda::describe,
+                   {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cuda::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

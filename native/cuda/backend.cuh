@@ -25,9 +25,13 @@ struct BackendDevice {
   ~BackendDevice();
   BackendDevice(const BackendDevice&) = delete;
 
+  // Lets go of everything but memory.
+  void stop();
+
   const int index;
   const bool tf32;  // f32 products may round their operands to 10 bits
   const cuda::Properties properties;
+  int64_t resets = 0;  // of this process's devices, when this one was opened: memory does not outlive a reset
   cudaStream_t stream = nullptr;
   std::unique_ptr<cuda::Staging> staging;
   std::unique_ptr<cuda::Gemms> gemms;

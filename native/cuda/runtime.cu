@@ -14,6 +14,7 @@ bool is_sticky(cudaError_t result) {
     case cudaErrorAssert:
     case cudaErrorHardwareStackError:
     case cudaErrorECCUncorrectable:
+    case cudaErrorUnknown:
       return true;
     default:
       return false;

@@ -8,7 +8,7 @@ import { load } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import { linear, type ModelOptions } from '../../lib/petl';
 import { relativeToMaximum } from '../compare';
-import { openDevice } from '../each_target';
+import { onCpu, openDevice } from '../each_target';
 import { type GoldenModel, goldensFolder, openGolden } from './golden';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'sidetune-'));
@@ -88,7 +88,7 @@ describe.each(files)('golden %s', (name) => {
     const { loss, errors } = await gradientErrors(golden);
     expect(relativeToMaximum([loss], await golden.file.readFloat32('out.loss'))).toBeLessThan(2e-2);
     const sorted = [...errors.values()].sort((a, b) => a - b);
-    expect(sorted[sorted.length >> 1]!, 'median gradient').toBeLessThan(2e-2);
+    expect(sorted[sorted.length >> 1]!, 'median gradient').toBeLessThan(onCpu ? 2e-2 : 3e-2); // CUDA's products round biases, too
     expect(sorted.at(-1)!, 'worst gradient').toBeLessThan(1e-1);
     await close(device, golden);
   });
