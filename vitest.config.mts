@@ -38,6 +38,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'cuda-emulated',
+          testTimeout: 300_000,
           include: [
             'test/ops/*.test.ts',
             'test/models/*.test.ts',
