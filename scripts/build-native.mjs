@@ -32,6 +32,9 @@ if (existsSync(cache) && !isCacheUsable(cache)) {
 
 const cmakeJs = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js');
 const args = ['build', '--config', 'Release', '--parallel', process.env.JOBS ?? String(availableParallelism())];
+// AUTO (the default), ON or OFF: native/cuda/toolkit.cmake.
+if (process.env.SIDETUNE_CUDA) args.push(`--CDSIDETUNE_CUDA=${process.env.SIDETUNE_CUDA}`);
+if (process.env.CUBLAS_ROOT) args.push(`--CDCUBLAS_ROOT=${process.env.CUBLAS_ROOT}`);
 if (values.sanitize) args.push('--CDSIDETUNE_SANITIZE=ON', '--out', out);
 const { status } = spawnSync(process.execPath, [cmakeJs, ...args], { cwd: root, stdio: 'inherit' });
 process.exitCode = status ?? 1;
