@@ -1,13 +1,13 @@
 // Compiles native/cuda with nvcc for every generation of GPUs and fails on warnings and on register spills. No GPU is needed.
 // `node scripts/cuda-proof.mjs` writes docs/cuda-kernels.md, what each kernel takes; `--check` compares instead.
 // Without nvcc it says 'skipped'. Files that have not changed since they last passed are not compiled again (build/cuda-proof).
-import { execFile, execFileSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { parseArgs, promisify } from 'node:util';
-import { ROOT, report, runLogged, SetupError } from './lib/steps.mjs';
+import { parseArgs } from 'node:util';
+import { LOGS, ROOT, report, runLogged, SetupError } from './lib/steps.mjs';
 import { hasCommand } from './lib/system.mjs';
 
 const TARGETS = [75, 80, 86, 89, 90, 100, 120];
@@ -21,7 +21,6 @@ const TABLE = 'docs/cuda-kernels.md';
 const FOLDER = join(ROOT, 'build/cuda-proof');
 const FETCHED = join(ROOT, 'build/cublas');
 
-const runFile = promisify(execFile);
 const read = (file) => readFileSync(join(ROOT, file), 'utf8');
 
 function findNvcc() {
@@ -73,10 +72,22 @@ for wheel in os.listdir(wheels):
 }
 
 /** What git knows or would add: nothing that it ignores. */
-function listFiles(...patterns) {
-  const args = ['ls-files', '--cached', '--others', '--exclude-standard', '--', ...patterns];
+function listFiles(pattern) {
+  const args = ['ls-files', '--cached', '--others', '--exclude-standard', '--', pattern];
   const names = execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).split('\n').filter(Boolean);
   return [...new Set(names)].filter((name) => existsSync(join(ROOT, name))).sort();
+}
+
+/** A file and all of ours that it includes, at whatever remove. */
+function closure(file, found = new Set()) {
+  if (found.has(file)) return found;
+  found.add(file);
+  for (const [, name] of read(file).matchAll(/^\s*#include ["<](.+)[">]/gm)) {
+    const places = [join(dirname(file), name), name, join('native/cuda/ptx', name)];
+    const place = places.find((path) => existsSync(join(ROOT, path)));
+    if (place) closure(place, found);
+  }
+  return found;
 }
 
 /** What ptxas says of each function of each target. */
@@ -103,28 +114,33 @@ function parse(text) {
 }
 
 /** Compiles a file, unless it passed before as it is: its kernels, and what is wrong. */
-async function prove(file, nvcc, include, headersHash) {
-  const key = createHash('sha256').update(headersHash).update(read(file)).digest('hex');
+async function prove(file, nvcc, include, tools) {
+  const hash = createHash('sha256').update(tools);
+  for (const source of closure(file)) hash.update(source).update(read(source));
+  const key = hash.digest('hex');
   const stem = basename(file, '.cu');
   const record = join(FOLDER, `${stem}.json`);
   if (existsSync(record)) {
     const before = JSON.parse(readFileSync(record, 'utf8'));
-    if (before.key === key) return { file, kernels: before.kernels, problems: [] };
+    if (before.key === key) return { file, compiled: true, kernels: before.kernels, problems: [] };
   }
   const object = join(FOLDER, `${stem}.o`);
   const args = [...FLAGS, ...(include ? [`-I${include}`] : []), '-c', file, '-o', object];
-  const { failed, output } = await runFile(nvcc, args, { cwd: ROOT, maxBuffer: 1 << 28 }).then(
-    ({ stdout, stderr }) => ({ failed: false, output: stdout + stderr }),
-    ({ message, stdout = '', stderr = '' }) => ({ failed: true, output: stdout + stderr || message }),
-  );
-  rmSync(object, { force: true });
-  if (failed) return { file, kernels: [], problems: [output.trim()] };
+  try {
+    await runLogged(nvcc, args, `cuda-${stem}`);
+  } catch (error) {
+    if (!error.log) throw error; // stopped, or not started
+    return { file, compiled: false, kernels: [], problems: [readFileSync(error.log, 'utf8').trim()] };
+  } finally {
+    rmSync(object, { force: true });
+  }
+  const output = readFileSync(join(LOGS, `cuda-${stem}.log`), 'utf8');
   const kernels = parse(output);
   const problems = output.split('\n').filter((line) => /\bwarning\b/i.test(line));
   for (const { symbol, target, spilled } of kernels)
     if (spilled > 0) problems.push(`${symbol} spills ${spilled} bytes on sm_${target}`);
   if (problems.length === 0) writeFileSync(record, JSON.stringify({ key, kernels }));
-  return { file, kernels, problems };
+  return { file, compiled: true, kernels, problems };
 }
 
 /** Kernel names without namespaces and arguments. */
@@ -214,38 +230,34 @@ async function main() {
   const version = execFileSync(nvcc, ['--version'], { encoding: 'utf8' });
   const release = version.match(/release ([\d.]+)/)?.[1] ?? 'of an unknown release';
 
-  const hash = createHash('sha256').update(version).update(FLAGS.join(' '));
-  hash.update(readFileSync(join(include ?? includeFolderOf(nvcc), 'cublasLt.h')));
-  for (const file of listFiles('native/*.h', 'native/*.def', 'native/*.cuh')) {
-    if (!file.startsWith('native/cpu/')) hash.update(file).update(read(file));
-  }
-  const headersHash = hash.digest('hex');
-  const results = await inParallel(listFiles('native/cuda/*.cu'), (file) => prove(file, nvcc, include, headersHash));
+  const tools = version + FLAGS.join(' ') + readFileSync(join(include ?? includeFolderOf(nvcc), 'cublasLt.h'), 'utf8');
+  const results = await inParallel(listFiles('native/cuda/*.cu'), (file) => prove(file, nvcc, include, tools));
 
   const wrong = results.filter(({ problems }) => problems.length > 0);
-  for (const { file, problems } of wrong) console.error(`${file}:\n${problems.join('\n')}\n`);
-  if (wrong.length > 0) {
-    console.error(`error: nvcc ${release} finds fault with ${wrong.map(({ file }) => basename(file)).join(', ')}`);
+  for (const { file, problems } of wrong) console.error(`${file}:\n${demangle(problems.join('\n'))}\n`);
+  const names = wrong.map(({ file }) => basename(file)).join(', ');
+  if (results.some(({ compiled }) => !compiled)) {
+    console.error(`error: nvcc ${release} does not compile all of ${names}`);
     return 1;
   }
   const count = new Set(results.flatMap(({ kernels }) => kernels.map(({ symbol }) => symbol))).size;
   const targets = TARGETS.map((target) => `sm_${target}`).join(' ');
-  console.log(
-    `cuda-proof: nvcc ${release}, ${results.length} files, ${count} kernels, ${targets}: no warnings, no spills`,
-  );
+  const verdict = wrong.length === 0 ? 'no warnings, no spills' : `fault with ${names}`;
+  console.log(`cuda-proof: nvcc ${release}, ${results.length} files, ${count} kernels, ${targets}: ${verdict}`);
+  const status = wrong.length === 0 ? 0 : 1;
 
   const table = tableOf(results, release);
   if (!values.check) {
-    writeFileSync(join(ROOT, TABLE), table);
-    return 0;
+    writeFileSync(join(ROOT, TABLE), table); // spills are in it, too
+    return status;
   }
   const written = existsSync(join(ROOT, TABLE)) ? read(TABLE) : '';
   const made = written.match(/with nvcc (\S+);/)?.[1];
   if (made && made !== release) {
     console.log(`cuda-proof: ${TABLE} is nvcc ${made}'s, which gives out registers in another way; not compared`);
-    return 0;
+    return status;
   }
-  if (written === table) return 0;
+  if (written === table) return status;
   console.error(`error: ${TABLE} is stale: run node scripts/cuda-proof.mjs`);
   return 1;
 }
