@@ -8,9 +8,16 @@
 // of threads.
 #pragma once
 
+#include <cmath>
+
 #include "fields.h"
 
 namespace sidetune {
+
+// What is the same for all numbers: m ← beta1 m + one_minus_beta1 g, v likewise with g², θ ← keep θ − rate m / (√v root + eps).
+struct AdamwFactors {
+  float keep, beta1, one_minus_beta1, beta2, one_minus_beta2, rate, root, eps;
+};
 
 struct AdamwUpdate {
   TensorList parameters, first_moments, second_moments, gradients;
@@ -29,6 +36,17 @@ struct AdamwUpdate {
     field.option("eps", eps, positive());
     field.option("weight_decay", weight_decay, at_least(0));
     field.option("step", step, at_least(1)).required();
+  }
+  AdamwFactors factors() const {
+    const double rate = lr, b1 = beta1, b2 = beta2, t = static_cast<double>(step);
+    return {static_cast<float>(1 - rate * static_cast<double>(weight_decay)),
+            beta1,
+            static_cast<float>(1 - b1),
+            beta2,
+            static_cast<float>(1 - b2),
+            static_cast<float>(rate / (1 - std::pow(b1, t))),
+            static_cast<float>(1 / std::sqrt(1 - std::pow(b2, t))),
+            eps};
   }
   double flops() const {
     double numbers = 0;

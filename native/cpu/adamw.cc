@@ -6,8 +6,6 @@
 #include "math-inl.h"
 // clang-format on
 
-#include <cmath>
-
 #include "../adamw.h"
 #include "parallel.h"
 
@@ -16,10 +14,6 @@ namespace sidetune::cpu::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t kGrain = 8192;  // numbers that are worth a thread
-
-struct AdamwFactors {
-  float keep, beta1, one_minus_beta1, beta2, one_minus_beta2, rate, root, eps;
-};
 
 void update(const AdamwFactors& a, int64_t n, float* parameter, float* first_moment, float* second_moment,
             const float* gradient) {
@@ -40,15 +34,7 @@ void update(const AdamwFactors& a, int64_t n, float* parameter, float* first_mom
 
 // Threads share the numbers of all tensors as if they lay end to end, so many small tensors cost no more than one large one.
 void adamw_update(const Cpu& cpu, const AdamwUpdate& k) {
-  const double lr = k.lr, beta1 = k.beta1, beta2 = k.beta2, step = static_cast<double>(k.step);
-  AdamwFactors a;
-  a.keep = static_cast<float>(1 - lr * static_cast<double>(k.weight_decay));
-  a.beta1 = k.beta1, a.one_minus_beta1 = static_cast<float>(1 - beta1);
-  a.beta2 = k.beta2, a.one_minus_beta2 = static_cast<float>(1 - beta2);
-  a.rate = static_cast<float>(lr / (1 - std::pow(beta1, step)));
-  a.root = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step)));
-  a.eps = k.eps;
-
+  const AdamwFactors a = k.factors();
   int64_t total = 0;
   for (const Tensor& parameter : k.parameters) total += parameter.size();
   parallel_ranges(cpu, total, kGrain, [&](int64_t begin, int64_t end) {

@@ -19,23 +19,6 @@
 namespace sidetune::cpu {
 namespace {
 
-Status failure(Code code, const std::string& text) {
-  Status status;
-  status.ok = false;
-  status.code = code;
-  snprintf(status.text, sizeof status.text, "%s", text.c_str());
-  return status;
-}
-
-// What was asked for, by an option or by the environment, and cannot be had.
-Status refusal(const char* argument, const std::string& got, const std::string& expected) {
-  Status status = failure(Code::argument, std::string("'") + argument + "' is " + got + ", expected " + expected);
-  snprintf(status.argument, sizeof status.argument, "%s", argument);
-  snprintf(status.got, sizeof status.got, "%s", got.c_str());
-  snprintf(status.expected, sizeof status.expected, "%s", expected.c_str());
-  return status;
-}
-
 // The text of a variable, as far as a sentence has room for it.
 std::string quoted(const char* text) { return "'" + std::string(text, strnlen(text, 40)) + "'"; }
 
@@ -172,20 +155,6 @@ void describe(BackendDevice& cpu, char* text, int64_t capacity) noexcept {
 }
 
 }  // namespace
-
-Status status_of_current_exception() noexcept {
-  try {
-    throw;
-  } catch (const Error& error) {
-    return failure(error.code, error.message);
-  } catch (const std::bad_alloc&) {
-    return failure(Code::memory, "out of memory");
-  } catch (const std::exception& error) {
-    return failure(Code::late, error.what());
-  } catch (...) {
-    return failure(Code::late, "unknown error");
-  }
-}
 
 #define KERNEL(family, Arguments) \
   template <>                     \

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "../backend.h"
+#include "../status.h"
 #include "cores.h"
 
 namespace sidetune {
@@ -39,8 +40,6 @@ int64_t workspace(Cpu&, const Arguments&) {
 
 template <class Arguments>
 Entry<Arguments> entry();
-
-Status status_of_current_exception() noexcept;
 
 // A kernel's threads, while it runs.
 struct Team {

@@ -1,16 +1,10 @@
 #include "../adamw.h"
 
-#include <cmath>
-
 #include "launch.cuh"
 #include "vector.cuh"
 
 namespace sidetune::cuda {
 namespace {
-
-struct Factors {
-  float keep, beta1, one_minus_beta1, beta2, one_minus_beta2, rate, root, eps;
-};
 
 constexpr int kThreads = 256;
 constexpr int64_t kChunk = 8 * kThreads;  // numbers that a block has at a time
@@ -25,10 +19,11 @@ struct Table {
   int32_t first_chunk[kMostTensors + 1];
   int32_t tensors;
 };
-static_assert(sizeof(Table) + sizeof(Factors) + sizeof(const Finding*) <= kParameterBytes);
+static_assert(sizeof(Table) + sizeof(AdamwFactors) + sizeof(const Finding*) <= kParameterBytes);
 
 template <int V>
-__device__ void update(const Factors& a, float* parameter, float* first_moment, float* second_moment, const float* gradient) {
+__device__ void update(const AdamwFactors& a, float* parameter, float* first_moment, float* second_moment,
+                       const float* gradient) {
   const Numbers<V> g = load<V>(gradient);
   Numbers<V> m = load<V>(first_moment), v = load<V>(second_moment), p = load<V>(parameter);
   for (int i = 0; i < V; i++) {
@@ -43,7 +38,7 @@ __device__ void update(const Factors& a, float* parameter, float* first_moment, 
 
 // A block owns a chunk of one tensor, a thread every 256th vector of four in it: many small tensors are as many blocks, a large
 // one is many. After a call that failed nothing moves.
-__global__ void __launch_bounds__(kThreads) adamw_update(const Table table, const Factors factors, const Finding* failed) {
+__global__ void __launch_bounds__(kThreads) adamw_update(const Table table, const AdamwFactors factors, const Finding* failed) {
   if (failed->ticket != 0) return;
   for (int64_t chunk = blockIdx.x; chunk < table.first_chunk[table.tensors]; chunk += gridDim.x) {
     int tensor = 0;  // the last one that begins at or before the chunk
@@ -66,15 +61,6 @@ __global__ void __launch_bounds__(kThreads) adamw_update(const Table table, cons
 }  // namespace
 
 void run(Cuda& cuda, const AdamwUpdate& k, Workspace) {
-  const double lr = k.lr, beta1 = k.beta1, beta2 = k.beta2, step = static_cast<double>(k.step);
-  Factors a;
-  a.keep = static_cast<float>(1 - lr * static_cast<double>(k.weight_decay));
-  a.beta1 = k.beta1, a.one_minus_beta1 = static_cast<float>(1 - beta1);
-  a.beta2 = k.beta2, a.one_minus_beta2 = static_cast<float>(1 - beta2);
-  a.rate = static_cast<float>(lr / (1 - std::pow(beta1, step)));
-  a.root = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step)));
-  a.eps = k.eps;
-
   // One launch, unless the list is longer than a kernel's arguments hold.
   const size_t tensors = k.parameters.size();
   for (size_t first = 0; first < tensors; first += kMostTensors) {
@@ -89,7 +75,7 @@ void run(Cuda& cuda, const AdamwUpdate& k, Workspace) {
       table.first_chunk[t + 1] = table.first_chunk[t] + static_cast<int32_t>(divide_up(table.size[t], kChunk));
     }
     const int64_t chunks = table.first_chunk[table.tensors];
-    launch(cuda, adamw_update, {blocks_for(cuda.properties, chunks, 1), kThreads}, table, a, cuda.findings->first());
+    launch(cuda, adamw_update, {blocks_for(cuda.properties, chunks, 1), kThreads}, table, k.factors(), cuda.findings->first());
   }
 }
 

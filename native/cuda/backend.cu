@@ -12,22 +12,6 @@
 namespace sidetune::cuda {
 namespace {
 
-Status failure(Code code, const std::string& text) {
-  Status status;
-  status.ok = false;
-  status.code = code;
-  snprintf(status.text, sizeof status.text, "%s", text.c_str());
-  return status;
-}
-
-Status refusal(const char* argument, const std::string& got, const std::string& expected) {
-  Status status = failure(Code::argument, std::string("'") + argument + "' is " + got + ", expected " + expected);
-  snprintf(status.argument, sizeof status.argument, "%s", argument);
-  snprintf(status.got, sizeof status.got, "%s", got.c_str());
-  snprintf(status.expected, sizeof status.expected, "%s", expected.c_str());
-  return status;
-}
-
 // CUDA's sticky failures end only when the process resets the device, which takes all that is open on it along: the last one to
 // close a lost device resets it.
 class OpenDevices {
@@ -254,20 +238,6 @@ void check_grid(const Properties& properties, const Grid& grid) {
                               std::to_string(grid.blocks.z) + " blocks of " + std::to_string(grid.threads) + " threads and " +
                               std::to_string(grid.shared_bytes) + " bytes of shared memory is more than this device takes (" +
                               std::to_string(properties.most_shared_bytes) + " bytes)");
-}
-
-Status status_of_current_exception() noexcept {
-  try {
-    throw;
-  } catch (const Error& error) {
-    return failure(error.code, error.message);
-  } catch (const std::bad_alloc&) {
-    return failure(Code::memory, "out of memory");
-  } catch (const std::exception& error) {
-    return failure(Code::late, error.what());
-  } catch (...) {
-    return failure(Code::late, "unknown error");
-  }
 }
 
 #define KERNEL(family, Arguments) \

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "../backend.h"
+#include "../status.h"
 #include "findings.cuh"
 #include "runtime.cuh"
 
@@ -49,8 +50,6 @@ int64_t workspace(Cuda&, const Arguments&) {
 
 template <class Arguments>
 Entry<Arguments> entry();
-
-Status status_of_current_exception() noexcept;
 
 // Makes the device the calling thread's own.
 void use(Cuda& cuda);
