@@ -1,7 +1,7 @@
 import { ArgumentError } from './errors';
-import { startLabels, stopLabels } from './label';
+import { isLabelling, startLabels, stopLabels } from './label';
 import { addon, type Handle } from './native';
-import { type Replay, record } from './replay';
+import { type Recorded, type ReplayInputs, record } from './replay';
 import { completeTraceOptions, makeTrace, type Trace, type TraceOptions } from './trace';
 
 /** What memory is used for; reports count bytes by kind. */
@@ -173,20 +173,28 @@ export class Device {
   }
 
   /**
-   * Makes the calls in `body` and records them: {@link Replay.run} makes them again. A replay uses the memory of the recording and takes none of its own.
-   * `body` may not write to tensors, read from them or draw random numbers: a replay would repeat the bytes of now.
-   * @throws what `body` throws, and then nothing is recorded; DeviceError when calls are being recorded already
+   * Makes the calls in `body` and records them: {@link Recorded.replay} makes them again. Between runs the recording holds no memory.
+   * `body` may not write to tensors, read from them or draw random numbers: a replay would repeat the bytes of now. That is what inputs are for.
+   * @param inputs - tensors by name, taken over: they are disposed when the recording ends, by `body` if it wants to before; each run fills them anew
+   * @param body - makes the calls and returns a tensor, or tensors in arrays, plain objects, maps and sets
+   * @throws what `body` throws, and then nothing is recorded; DeviceError when calls are being recorded already; ArgumentError when `body` keeps an input or
+   * returns a tensor that was there before
    * @example
-   * const x = Tensor.empty(device, [1, 3, 224, 224]);
-   * using forward = device.record(() => model.forward(x));
-   * for (const image of images) {
-   *   x.write(image);
-   *   forward.run();
-   *   console.log(await forward.result.read());
-   * }
+   * const x = Tensor.from(device, image, [1, 3, 224, 224]);
+   * const { replay, result } = device.record({ x }, ({ x }) => scope(() => ops.gelu(ops.linear(x, weight))));
+   * result.dispose();
+   * const again = replay.run(({ x }) => x.write(nextImage));
    */
-  record<T>(body: () => T): Replay<T> {
-    return record(this, body);
+  record<Inputs extends ReplayInputs, Result>(
+    inputs: Inputs,
+    body: (inputs: Inputs) => Result,
+  ): Recorded<Inputs, Result> {
+    return record(this, inputs, body);
+  }
+
+  /** Whether calls are being traced. */
+  get tracing(): boolean {
+    return isLabelling(this.handle);
   }
 
   /**

@@ -19,7 +19,7 @@ export * as models from './models';
 export * as ops from './ops';
 export * as optim from './optim';
 export * as petl from './petl';
-export { Replay } from './replay';
+export { type Recorded, Replay, type ReplayInputs } from './replay';
 export { keep, scope } from './scope';
 export { type DType, type Layout, Tensor, type TensorData, type TensorOptions } from './tensor';
 export {

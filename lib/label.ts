@@ -30,6 +30,10 @@ export function stopLabels(device: Handle): void {
   devices.delete(device);
 }
 
+export function isLabelling(device: Handle): boolean {
+  return devices.has(device);
+}
+
 function enter(next: readonly string[]): void {
   path = next;
   for (const device of devices) addon.deviceTraceLabel(device, path.join(separator));

@@ -62,9 +62,12 @@ export interface Addon {
   deviceStartTrace(device: Handle, maxCalls: number): void;
   deviceTraceLabel(device: Handle, label: string): void;
   deviceStopTrace(device: Handle): { calls: TracedCall[]; droppedCalls: number };
-  deviceStartRecording(device: Handle): void;
-  deviceStopRecording(device: Handle, wanted: boolean): Handle | undefined;
-  replayRun(replay: Handle): void;
+  deviceStartRecording(device: Handle, inputs: Handle[]): Handle;
+  deviceStopRecording(device: Handle, replay: Handle, results: Handle[]): void;
+  deviceDropRecording(device: Handle): void;
+  replayInputs(replay: Handle): Handle[];
+  replayRun(replay: Handle): Handle[];
+  replayObstacle(replay: Handle): string | undefined;
   replayDispose(replay: Handle): void;
   replayCalls(replay: Handle): number;
   tensorCreate(device: Handle, shape: readonly number[], dtype: string, kind: string, layout: string): Handle;

@@ -57,6 +57,13 @@ function collect(value: unknown, seen: Set<unknown>): void {
   }
 }
 
+/** @internal The tensors in a value, each once, in the order in which they are met. */
+export function tensorsOf(value: unknown): Tensor[] {
+  const seen = new Set<unknown>();
+  collect(value, seen);
+  return [...seen].filter(isTensor);
+}
+
 /**
  * Runs `body` and disposes every tensor that was made inside, except those that it returns (alone, or in arrays, plain objects, maps and sets).
  * Works with async functions too: the scope follows the asynchronous context. When `body` throws, all tensors made inside are disposed.

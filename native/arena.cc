@@ -92,13 +92,28 @@ void Arena::erase_free(std::map<char*, int64_t>::iterator range) {
   free_.erase(range);
 }
 
-Block Arena::take(int64_t bytes, Kind kind) {
-  if (bytes > report_.limit - report_.current_total) {
-    const std::string expected = "at most " + megabytes(report_.limit - report_.current_total);
-    throw Error(Code::memory, "", name_of(kind), megabytes(bytes), expected,
-                "out of memory: asked for " + megabytes(bytes) + " of " + name_of(kind) + ", in use " +
-                    megabytes(report_.current_total) + by_kind(report_) + ", limit " + megabytes(report_.limit));
+void Arena::check_limit(int64_t bytes, const char* kind) const {
+  if (bytes <= report_.limit - report_.current_total) return;
+  const std::string expected = "at most " + megabytes(report_.limit - report_.current_total);
+  throw Error(Code::memory, "", kind, megabytes(bytes), expected,
+              "out of memory: asked for " + megabytes(bytes) + " of " + kind + ", in use " + megabytes(report_.current_total) +
+                  by_kind(report_) + ", limit " + megabytes(report_.limit));
+}
+
+void Arena::count(int64_t bytes, Kind kind) {
+  const int k = static_cast<int>(kind);
+  report_.current[k] += bytes;
+  report_.current_total += bytes;
+  report_.blocks++;
+  report_.peak[k] = std::max(report_.peak[k], report_.current[k]);
+  if (report_.current_total > report_.peak_total) {
+    report_.peak_total = report_.current_total;
+    std::copy(report_.current, report_.current + kKinds, report_.at_peak);
   }
+}
+
+Block Arena::take(int64_t bytes, Kind kind) {
+  check_limit(bytes, name_of(kind));
   const int64_t needed = round_up(std::max<int64_t>(bytes, 1), kAlignment) + 2 * guard_;
   char* data = nullptr;
   if (backing_ == Backing::separate) {
@@ -109,16 +124,7 @@ Block Arena::take(int64_t bytes, Kind kind) {
   } else {
     data = take_from_slabs(needed, bytes, kind);
   }
-
-  const int k = static_cast<int>(kind);
-  report_.current[k] += bytes;
-  report_.current_total += bytes;
-  report_.blocks++;
-  report_.peak[k] = std::max(report_.peak[k], report_.current[k]);
-  if (report_.current_total > report_.peak_total) {
-    report_.peak_total = report_.current_total;
-    std::copy(report_.current, report_.current + kKinds, report_.at_peak);
-  }
+  count(bytes, kind);
   return {data + guard_, bytes, needed, kind};
 }
 
@@ -133,10 +139,41 @@ void Arena::give(const Block& block) {
 }
 
 bool Arena::is_free(char* data, int64_t bytes) const {
+  if (backing_ == Backing::separate) return true;
   const auto after = free_.upper_bound(data);
   if (after == free_.begin()) return false;
   const auto range = std::prev(after);
   return range->first + range->second >= data + bytes;
+}
+
+void Arena::take_again(const Block& block) {
+  if (backing_ == Backing::separate) {
+    report_.reserved += block.reserved;
+  } else {
+    char* const data = static_cast<char*>(block.data) - guard_;
+    const auto range = std::prev(free_.upper_bound(data));
+    const auto [start, bytes] = *range;
+    erase_free(range);
+    char* const end = data + block.reserved;
+    if (start < data) insert_free(start, data - start);
+    if (end < start + bytes) insert_free(end, start + bytes - end);
+  }
+  count(block.bytes, block.kind);
+}
+
+void MemoryUse::note(const MemoryReport& now, const MemoryReport& beginning) {
+  for (int k = 0; k < kKinds; k++) peak[k] = std::max(peak[k], now.current[k] - beginning.current[k]);
+  if (now.current_total - beginning.current_total <= total) return;
+  total = now.current_total - beginning.current_total;
+  for (int k = 0; k < kKinds; k++) at_peak[k] = now.current[k] - beginning.current[k];
+}
+
+void Arena::count_use(const MemoryUse& use) {
+  check_limit(use.total, "recorded calls");
+  for (int k = 0; k < kKinds; k++) report_.peak[k] = std::max(report_.peak[k], report_.current[k] + use.peak[k]);
+  if (report_.current_total + use.total <= report_.peak_total) return;
+  report_.peak_total = report_.current_total + use.total;
+  for (int k = 0; k < kKinds; k++) report_.at_peak[k] = report_.current[k] + use.at_peak[k];
 }
 
 void Arena::release(const Block& block) {

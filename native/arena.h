@@ -35,6 +35,13 @@ struct MemoryReport {
   int64_t blocks = 0;  // blocks in use
 };
 
+// The highest figures of a stretch of time, less what was in use at its beginning.
+struct MemoryUse {
+  int64_t at_peak[kKinds] = {}, peak[kKinds] = {}, total = 0;
+
+  void note(const MemoryReport& now, const MemoryReport& beginning);
+};
+
 // Where blocks lie.
 enum class Backing : uint8_t {
   slabs,     // cut out of large pieces of the device's memory
@@ -53,8 +60,13 @@ class Arena {
   // 0 bytes.
   Block take(int64_t bytes, Kind kind);
   void give(const Block& block);
-  // Whether no block in use lies in a range of addresses that was taken before; for Backing::slabs.
+  // Whether no block in use lies in a range of addresses that was taken before; with Backing::separate always.
   bool is_free(char* data, int64_t bytes) const;
+  // Takes a block where it lay before. Its bytes must be free; with Backing::separate they must not have been released.
+  void take_again(const Block& block);
+  // Counts blocks that lie in free memory for a moment: `use` says how far they go beyond what is in use now. Throws
+  // Error(memory) when the limit would be passed.
+  void count_use(const MemoryUse& use);
   // With Backing::separate, give() only counts: the bytes themselves go back here, when the stream is done with them. On any
   // thread.
   void release(const Block& block);
@@ -71,6 +83,8 @@ class Arena {
   };
   void* take_memory(int64_t bytes, int64_t asked, Kind kind);
   char* take_from_slabs(int64_t needed, int64_t asked, Kind kind);
+  void check_limit(int64_t bytes, const char* kind) const;
+  void count(int64_t bytes, Kind kind);
   void give_to_slabs(char* data, int64_t bytes);
   void insert_free(char* data, int64_t bytes);
   void erase_free(std::map<char*, int64_t>::iterator range);

@@ -33,7 +33,13 @@ Storage::Storage(std::shared_ptr<Device> owner, int64_t bytes, Kind kind) : devi
   version = device->next_version();
 }
 
-Storage::~Storage() { device->give(block); }
+Storage::Storage(std::shared_ptr<Device> owner, const Block& block, std::shared_ptr<void> lender)
+    : device(std::move(owner)), block(block), lender(std::move(lender)) {
+  device->take_again(block);
+  version = device->next_version();
+}
+
+Storage::~Storage() { device->give(block, std::move(lender)); }
 
 std::shared_ptr<Device> Device::open(const std::string& name, const DeviceSettings& settings) {
   DeviceSettings chosen = settings;
@@ -78,25 +84,33 @@ void Device::close() {
 }
 
 Block Device::take(int64_t bytes, Kind kind) {
-  Stream& queue = stream();
+  stream();
   const Block block = arena_->take(bytes, kind);
-  if (recorder_) recorder_->took(block, arena_->guard());
-  if (arena_->guard()) {
-    // The stream fills the guards when it gets here: until then the bytes may belong to an earlier block.
-    queue.enqueue_always([this, block] {
-      const Guards guards = guards_of(block);
-      unpoison(guards.before, guards.before_bytes + block.bytes + guards.after_bytes);
-      table_.fill(*backend_, guards.before, kGuardByte, guards.before_bytes);
-      table_.fill(*backend_, guards.after, kGuardByte, guards.after_bytes);
-      poison(guards.before, guards.before_bytes);
-      poison(guards.after, guards.after_bytes);
-    });
-    guarded_.emplace(block.data, block);
-  }
+  if (recorder_) recorder_->took(block, *arena_);
+  guard(block);
   return block;
 }
 
-void Device::give(const Block& block) {
+void Device::take_again(const Block& block) {
+  arena_->take_again(block);
+  guard(block);
+}
+
+void Device::guard(const Block& block) {
+  if (arena_->guard() == 0) return;
+  // The stream fills the guards when it gets here: until then the bytes may belong to an earlier block.
+  stream().enqueue_always([this, block] {
+    const Guards guards = guards_of(block);
+    unpoison(guards.before, guards.before_bytes + block.bytes + guards.after_bytes);
+    table_.fill(*backend_, guards.before, kGuardByte, guards.before_bytes);
+    table_.fill(*backend_, guards.after, kGuardByte, guards.after_bytes);
+    poison(guards.before, guards.before_bytes);
+    poison(guards.after, guards.after_bytes);
+  });
+  guarded_.emplace(block.data, block);
+}
+
+void Device::give(const Block& block, std::shared_ptr<void> lender) {
   // Scratch goes back as soon as its call is queued: its guards must be looked at when the stream gets here, not when somebody
   // asks.
   if (guarded_.erase(block.data) && !closed_) {
@@ -106,6 +120,10 @@ void Device::give(const Block& block) {
     });
   }
   arena_->give(block);
+  if (lender) {
+    if (!closed_) stream_->enqueue_always([lender = std::move(lender)] {});
+    return;
+  }
   if (arena_->backing() != Backing::separate) return;
   if (closed_)
     arena_->release(block);
@@ -180,17 +198,15 @@ void Device::check_guards(std::function<void(std::string)> done) {
   });
 }
 
-void Device::start_recording() {
+void Device::start_recording(const std::vector<std::shared_ptr<Storage>>& inputs) {
   stream();
-  if (recorder_) throw Error(Code::device, "calls are being recorded already");
-  recorder_ = std::make_unique<Recorder>();
+  if (recorder_) throw Error(Code::device, "record: calls are being recorded already");
+  recorder_ = std::make_unique<Recorder>(*arena_, inputs);
 }
 
-std::unique_ptr<Replay> Device::stop_recording() {
-  if (!recorder_) throw Error(Code::device, "no calls are being recorded");
-  std::unique_ptr<Replay> replay = recorder_->finish(shared_from_this());
-  recorder_.reset();
-  return replay;
+std::unique_ptr<Replay> Device::stop_recording(const std::vector<std::shared_ptr<Storage>>& results) {
+  if (!recorder_) throw Error(Code::device, "record: no calls are being recorded");
+  return std::exchange(recorder_, nullptr)->finish(shared_from_this(), results);
 }
 
 void Device::start_trace(int64_t limit) {

@@ -27,10 +27,13 @@ class Device;
 struct Storage {
   std::shared_ptr<Device> device;
   Block block;
-  uint64_t version = 0;  // a number of its own for each content that in-place calls have given the bytes
-  int handles = 0;       // of JavaScript: while there are any, V8 is told of the bytes
+  uint64_t version = 0;          // a number of its own for each content that in-place calls have given the bytes
+  int handles = 0;               // of JavaScript: while there are any, V8 is told of the bytes
+  std::shared_ptr<void> lender;  // of a replay's blocks: what they belong to, which may go on the stream's thread alone
 
   Storage(std::shared_ptr<Device> device, int64_t bytes, Kind kind);
+  // A replay's, at its own address.
+  Storage(std::shared_ptr<Device> device, const Block& block, std::shared_ptr<void> lender);
   ~Storage();
   Storage(const Storage&) = delete;
 };
@@ -54,7 +57,8 @@ class Device : public std::enable_shared_from_this<Device> {
   void close();
 
   Block take(int64_t bytes, Kind kind);
-  void give(const Block& block);
+  void take_again(const Block& block);
+  void give(const Block& block, std::shared_ptr<void> lender = nullptr);
   uint64_t next_version() { return ++versions_; }
 
   // Queues work for the backend; a planning device queues nothing.
@@ -62,9 +66,11 @@ class Device : public std::enable_shared_from_this<Device> {
   void copy_in(void* to, const char* from, int64_t bytes);  // the bytes of now
   void copy(void* to, const void* from, int64_t bytes);
   void fill(void* data, uint8_t byte, int64_t bytes);
-  // Calls from now on are made and recorded. Throws Error(device) when that is going on already.
-  void start_recording();
-  std::unique_ptr<Replay> stop_recording();
+  // Calls from now on are made and recorded; `inputs` hold other numbers in each run. Throws Error(device) when that is going on
+  // already.
+  void start_recording(const std::vector<std::shared_ptr<Storage>>& inputs);
+  // `results`, made by the recorded calls, are made anew by each run.
+  std::unique_ptr<Replay> stop_recording(const std::vector<std::shared_ptr<Storage>>& results);
   // Ends it without a replay, after a failure.
   void drop_recording() { recorder_.reset(); }
   // Null when nothing is recorded.
@@ -93,6 +99,7 @@ class Device : public std::enable_shared_from_this<Device> {
 
   Device(std::string name, const BackendTable& table, BackendDevice* backend, const DeviceSettings& settings);
   Guards guards_of(const Block& block) const;
+  void guard(const Block& block);
   void inspect(const Block& block);
 
   const std::string name_;

@@ -40,7 +40,7 @@ Ranges union_without(Ranges ranges, const std::map<char*, int64_t>& without) {
 struct Replay::Program {
   Device& device;  // whose stream runs it
   std::vector<RecordedCall> calls;
-  Ranges temporary;
+  Ranges footprint;
   std::vector<Block> kept;
   void* graph = nullptr;
 
@@ -62,9 +62,9 @@ struct Replay::Program {
   }
 
   Status run() {
-    for (const auto& [data, bytes] : temporary) unpoison(data, bytes);
+    for (const auto& [data, bytes] : footprint) unpoison(data, bytes);
     const Status status = launch();
-    for (const auto& [data, bytes] : temporary)
+    for (const auto& [data, bytes] : footprint)
       if (device.arena().guard()) poison(data, bytes);
     return status;
   }
@@ -83,29 +83,58 @@ struct Replay::Program {
   }
 };
 
+Recorder::Recorder(const Arena& arena, const std::vector<std::shared_ptr<Storage>>& inputs) : beginning_(arena.report()) {
+  for (const auto& input : inputs) {
+    inputs_.push_back(input->block);
+    took(input->block, arena);
+    made(input);
+  }
+}
+
+void Recorder::took(const Block& block, const Arena& arena) {
+  taken_.emplace_back(static_cast<char*>(block.data) - arena.guard(), block.reserved);
+  use_.note(arena.report(), beginning_);
+}
+
 void Recorder::used(const std::shared_ptr<Storage>& storage) {
   if (!made_.count(storage.get())) used_.emplace(storage.get(), storage);
 }
 
-std::unique_ptr<Replay> Recorder::finish(std::shared_ptr<Device> device) {
+std::unique_ptr<Replay> Recorder::finish(std::shared_ptr<Device> device, const std::vector<std::shared_ptr<Storage>>& results) {
+  Arena& arena = device->arena();
   std::unique_ptr<Replay> replay(new Replay(device));
-  std::map<char*, int64_t> in_use;
-  const int64_t guard = device->arena().guard();
-  for (const auto& [address, weak] : made_) {
-    if (auto storage = weak.lock()) {
-      in_use.emplace(static_cast<char*>(storage->block.data) - guard, storage->block.reserved);
-      used_.emplace(address, std::move(storage));
-    }
+  for (const auto& result : results) {
+    if (made_.erase(result.get()) == 0)
+      throw Error(Code::argument, "record: 'body' returned a tensor that was there before; return what it made");
+    replay->results_.push_back(result->block);
   }
-  for (const auto& [address, storage] : used_) {
-    replay->held_.push_back(storage);
+  std::map<char*, int64_t> in_use;
+  for (const auto& [address, weak] : made_) {
+    const auto storage = weak.lock();
+    if (!storage) continue;
+    for (const Block& input : inputs_) {
+      if (input.data == storage->block.data)
+        throw Error(Code::argument, "record: an input has other handles, or 'body' kept one; a run gives its memory back");
+    }
+    in_use.emplace(static_cast<char*>(storage->block.data) - arena.guard(), storage->block.reserved);
+    used_.emplace(address, weak);
+  }
+  for (const auto& [address, weak] : used_) {
+    replay->used_.push_back(weak);
     if (changed_.count(address)) replay->changed_.push_back(address);
   }
-  if (device->arena().backing() == Backing::slabs) replay->temporary_ = union_without(std::move(taken_), in_use);
+  replay->inputs_ = std::move(inputs_);
+  replay->use_ = use_;
+  replay->footprint_ = union_without(std::move(taken_), in_use);
   replay->program_ = std::make_shared<Replay::Program>(*device);
   replay->program_->calls = std::move(calls_);
-  replay->program_->temporary = replay->temporary_;
+  if (arena.backing() == Backing::slabs) replay->program_->footprint = replay->footprint_;
   replay->program_->kept = std::move(kept_);
+  for (const auto& result : results) {
+    result->lender = replay->program_;
+    replay->lent_.push_back(result);
+    if (arena.backing() == Backing::separate) replay->program_->kept.push_back(result->block);
+  }
   return replay;
 }
 
@@ -113,20 +142,51 @@ Replay::~Replay() { dispose(); }
 
 int64_t Replay::calls() const { return program_ ? static_cast<int64_t>(program_->calls.size()) : 0; }
 
-void Replay::run() {
-  if (!program_) throw Error(Code::disposed, "replay: it was disposed");
-  device_->stream();  // throws when it is closed
-  for (const auto& [data, bytes] : temporary_) {
-    if (device_->arena().is_free(data, bytes)) continue;
-    throw Error(Code::device,
-                "replay: memory that the recorded calls used for a moment is in use by a tensor made since; dispose what was "
-                "made since, or record anew");
+const char* Replay::obstacle() const {
+  if (!program_) return "it was disposed";
+  if (device_->closed()) return "the device is closed";
+  for (const auto& used : used_)
+    if (used.expired()) return "a tensor that the recorded calls use was disposed";
+  for (const auto& lent : lent_)
+    if (!lent.expired()) return "results or inputs of an earlier run are still in use";
+  for (const auto& [data, bytes] : footprint_)
+    if (!device_->arena().is_free(data, bytes)) return "memory that the recorded calls use is in use by a tensor made since";
+  return nullptr;
+}
+
+void Replay::check() const {
+  if (const char* problem = obstacle()) {
+    const std::string remedy = program_ && !device_->closed() ? "; dispose what was made since, or record anew" : "";
+    throw Error(program_ ? Code::device : Code::disposed, std::string("replay: ") + problem + remedy);
   }
+}
+
+std::vector<std::shared_ptr<Storage>> Replay::lend(const std::vector<Block>& blocks) {
+  std::vector<std::shared_ptr<Storage>> storages;
+  for (const Block& block : blocks) {
+    storages.push_back(std::make_shared<Storage>(device_, block, program_));
+    lent_.push_back(storages.back());
+  }
+  return storages;
+}
+
+std::vector<std::shared_ptr<Storage>> Replay::take_inputs() {
+  check();
+  lent_.clear();
+  auto inputs = lend(inputs_);
+  device_->arena().count_use(use_);
+  return inputs;
+}
+
+std::vector<std::shared_ptr<Storage>> Replay::run() {
+  check();
+  lent_.clear();
   for (Storage* storage : changed_) storage->version = device_->next_version();
   TraceNote note;
   if (device_->trace()) note = {device_->trace()->now(), std::to_string(calls()) + " calls", 0, 0};
   device_->enqueue(
       "replay", [program = program_] { return program->run(); }, std::move(note));
+  return lend(results_);
 }
 
 void Replay::dispose() {
@@ -136,9 +196,9 @@ void Replay::dispose() {
     device_->stream().enqueue_always([program = std::move(program_)] {});
   }
   program_ = nullptr;
-  held_.clear();
+  used_.clear();
   changed_.clear();
-  temporary_.clear();
+  lent_.clear();
   device_.reset();
 }
 

@@ -10,6 +10,8 @@ export type GradientsOf<P extends Parameters> = { -readonly [K in keyof P]: Tens
 export interface ValueAndGradOptions {
   /** Called between forward and backward with what the tape keeps, see {@link Retained}. */
   onRetained?(retained: Retained[]): void;
+  /** Where backward starts: the gradient by the loss, f32 of shape [1]. Default: 1. */
+  gradOut?: Tensor;
 }
 
 /**
@@ -39,9 +41,9 @@ export function valueAndGrad<P extends Parameters>(
         });
       }
       options.onRetained?.(tape.report());
-      const one = Tensor.from(value.device, [1], [1], { kind: 'gradients' });
-      tape.seed(value, one);
-      one.dispose();
+      const gradOut = options.gradOut ?? Tensor.from(value.device, [1], [1], { kind: 'gradients' });
+      tape.seed(value, gradOut);
+      if (gradOut !== options.gradOut) gradOut.dispose();
       labelled('backward', () => tape.backward());
       for (const [key, tensor] of entries) grads.push([key, tape.takeGradient(tensor)]);
       const result = Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads);

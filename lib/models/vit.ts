@@ -193,7 +193,7 @@ export class Vit {
     this.dispose();
   }
 
-  /** Images [B, 3, H, W] (f32, normalised) → tokens [B, N, d] after the last block, with a method's hooks. */
+  /** Images [B, 3, H, W] (f32, normalised; taken over) → tokens [B, N, d] after the last block, with a method's hooks. */
   forward(images: Tensor, options: ForwardOptions): Tensor {
     const { hooks, context } = options;
     const weight = (name: string): Tensor | PackedWeight => {
@@ -204,6 +204,7 @@ export class Vit {
     const plain = (name: string): Tensor => weight(name) as Tensor;
 
     let z = named('embed', () => this.#embed(images, plain, options));
+    images.dispose();
     const { depth } = this.config;
     const run = (from: number, to: number, start: Tensor): Tensor => {
       let tokens = start;

@@ -86,6 +86,7 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
       return { key: name === 'side.conv.weight' ? 'lora_fusion.weight' : name };
     },
 
+    pure: true,
     frozenBlocks: (_backbone, { startBlock }) => startBlock,
   });
 }

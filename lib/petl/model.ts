@@ -10,6 +10,7 @@ import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 import { saveAdapter } from './adapter';
 import type { ParameterSpec } from './method';
+import { Passes, type PassInput } from './passes';
 
 /** Where the head reads (METHODS 1.1): CLS after the final norm; the mean of the patches, then the norm; the norm, then the mean of the patches. */
 export type Pool = 'cls' | 'patch_mean_then_norm' | 'norm_then_patch_mean';
@@ -29,6 +30,11 @@ export interface ModelOptions {
   prefix?: 'keep' | 'recompute';
   /** Of initial values and drop path. Default 0. */
   seed?: number;
+  /**
+   * Passes of a batch size that came before are replayed as they were recorded ({@link Device.record}), where the method is pure. Default true; false makes
+   * every call anew. The numbers are the same to the bit.
+   */
+  replay?: boolean;
   /** Share of each label spread over all classes. Default 0. */
   labelSmoothing?: number;
 }
@@ -55,10 +61,14 @@ export interface ModelBlueprint {
   specs: Record<string, ParameterSpec>;
   trains(name: string): boolean;
   hooks: Hooks;
+  pure: boolean;
   frozenBlocks: number;
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
 }
+
+/** Drop path's masks by block and branch: '3.attn'. */
+type DropPathMasks = Readonly<Record<string, Tensor>>;
 
 const pools: Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
 // Drop path's counters lie far from those of initial values.
@@ -116,6 +126,8 @@ export class PetlModel {
   readonly #trained = new Map<string, Tensor>(); // the backbone's tensors that are trained
   readonly #head: { weight: Tensor; bias: Tensor };
   readonly #buffers = new Map<string, Tensor>();
+  readonly #passes: Passes;
+  readonly #retained = new Map<string, Retained[]>(); // by pass
 
   /** @internal Use a method: `petl.dtl(backbone, options)`. */
   constructor(backbone: Vit, blueprint: ModelBlueprint) {
@@ -138,10 +150,12 @@ export class PetlModel {
       retain: 'activations',
       prefix: 'keep',
       seed: 0,
+      replay: true,
       labelSmoothing: 0,
       ...blueprint.options,
     };
     this.#blueprint = blueprint;
+    this.#passes = new Passes(this.device, blueprint.pure && this.options.replay);
 
     const random = new Initialization(this.device, this.options.seed);
     const { dim } = backbone.config;
@@ -197,24 +211,33 @@ export class PetlModel {
     await saveAdapter(this, path);
   }
 
-  #context(batch: number, training: boolean): ForwardContext {
-    const { depth } = this.backbone.config;
+  #context(batch: number, masks?: DropPathMasks): ForwardContext {
     return {
       backbone: this.backbone,
       batch,
-      training,
+      training: masks !== undefined,
       parameters: this.#own,
       state: {},
       buffer: (name, shape) => this.#buffer(name, shape),
-      dropPath: (i, which) => {
-        const rate = depth > 1 ? (this.options.dropPath * (i - 1)) / (depth - 1) : this.options.dropPath;
-        if (!training || rate === 0) return undefined;
-        const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + (which === 'mlp' ? 1 : 0)) * dropPathStride;
-        const out = Tensor.empty(this.device, [batch]);
-        ops.randomKeep_(out, { keep: 1 - rate, seed: this.options.seed, offset });
-        return out;
-      },
+      dropPath: (i, which) => masks?.[`${i}.${which}`]?.alias(),
     };
+  }
+
+  // The masks of this step, one for each branch that may be dropped.
+  #masks(batch: number): Record<string, PassInput> {
+    const { depth } = this.backbone.config;
+    const { dropPath, seed } = this.options;
+    const masks: Record<string, PassInput> = {};
+    for (let i = 1; i <= depth; i++) {
+      const rate = depth > 1 ? (dropPath * (i - 1)) / (depth - 1) : dropPath;
+      if (rate === 0) continue;
+      for (const [index, which] of ['attn', 'mlp'].entries()) {
+        const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + index) * dropPathStride;
+        const fill = (out: Tensor): void => void ops.randomKeep_(out, { keep: 1 - rate, seed, offset });
+        masks[`${i}.${which}`] = { shape: [batch], fill };
+      }
+    }
+    return masks;
   }
 
   // One tensor for each name and shape, made once: the same address in every step.
@@ -243,7 +266,7 @@ export class PetlModel {
     }
   }
 
-  #images(images: Tensor | Float32Array): Tensor {
+  #images(images: Tensor | Float32Array): PassInput {
     const side = this.backbone.config.imageSize;
     const size = 3 * side * side;
     if (images instanceof Tensor) {
@@ -256,7 +279,7 @@ export class PetlModel {
           },
         );
       }
-      return images.alias();
+      return { shape: images.shape, fill: (tensor) => tensor.copyFrom(images) };
     }
     if (images.length === 0 || images.length % size) {
       const expected = `at least one image: a multiple of 3·${side}·${side} = ${size}`;
@@ -266,11 +289,11 @@ export class PetlModel {
         expected,
       });
     }
-    return Tensor.from(this.device, images, [images.length / size, 3, side, side], { kind: 'data' });
+    return { shape: [images.length / size, 3, side, side], fill: (tensor) => tensor.write(images) };
   }
 
   // A label that is no class is refused here, where it can be named; on the device it would be found too late.
-  #labels(labels: Int32Array, images: number): Tensor {
+  #labels(labels: Int32Array, images: number): PassInput {
     const { classes } = this.options;
     if (labels.length !== images) {
       throw new ShapeError(`step: 'labels' has ${labels.length} numbers, expected one for each image: ${images}`, {
@@ -289,20 +312,20 @@ export class PetlModel {
         },
       );
     }
-    return Tensor.from(this.device, labels, [labels.length], { kind: 'data' });
+    return { shape: [labels.length], dtype: 'i32', fill: (tensor) => tensor.write(labels) };
   }
 
-  #logits(images: Tensor, training: boolean): Tensor {
+  #logits(images: Tensor, masks?: DropPathMasks): Tensor {
     const { hooks, frozenBlocks } = this.#blueprint;
     const { pool, retain, prefix } = this.options;
     const { layerNormEps: eps } = this.backbone.config;
-    const context = this.#context(images.shape[0]!, training);
+    const context = this.#context(images.shape[0]!, masks);
     const z = this.backbone.forward(images, {
       hooks,
       context,
       trained: this.#trained,
       retain,
-      recomputedBlocks: training && prefix === 'recompute' ? frozenBlocks : 0,
+      recomputedBlocks: masks && prefix === 'recompute' ? frozenBlocks : 0,
     });
     const { prefixTokens } = this.backbone;
     const norm = (x: Tensor): Tensor => {
@@ -331,7 +354,10 @@ export class PetlModel {
    * @throws ShapeError for images of another size, or none at all
    */
   forward(images: Tensor | Float32Array): Tensor {
-    return this.#pass(() => scope(() => this.#logits(this.#images(images), false)));
+    const inputs = { images: this.#images(images) };
+    return this.#pass(() =>
+      this.#passes.run(`forward ${inputs.images.shape[0]}`, inputs, (given) => scope(() => this.#logits(given.images))),
+    );
   }
 
   /**
@@ -340,27 +366,36 @@ export class PetlModel {
    * everything that the pass made is given back; packings of frozen matrices, which every pass needs, may stay.
    */
   gradients(batch: TrainingBatch): { loss: Tensor; correct: Tensor; grads: Record<string, Tensor> } {
-    let correct: Tensor | undefined;
+    const images = this.#images(batch.images);
+    const size = images.shape[0]!;
+    const inputs: Record<string, PassInput> = {
+      images,
+      labels: this.#labels(batch.labels, size),
+      gradOut: { shape: [1], fill: (tensor) => tensor.write([1]) },
+      ...this.#masks(size),
+    };
     const parameters = Object.fromEntries(this.parameters().map(({ name, tensor }) => [name, tensor]));
-    const body = (): Tensor => {
-      const images = this.#images(batch.images);
-      const labels = this.#labels(batch.labels, images.shape[0]!);
-      const result = ops.softmaxCrossEntropy(this.#logits(images, true), labels, {
-        labelSmoothing: this.options.labelSmoothing,
-      });
-      correct = keep(result.correct);
-      return result.loss;
+    const { labelSmoothing } = this.options;
+    const key = `gradients ${size}`;
+    const body = ({ images, labels, gradOut, ...masks }: Record<string, Tensor>) => {
+      let correct: Tensor | undefined;
+      const loss = (): Tensor => {
+        const result = ops.softmaxCrossEntropy(this.#logits(images!, masks), labels!, { labelSmoothing });
+        correct = keep(result.correct);
+        return result.loss;
+      };
+      const onRetained = (retained: Retained[]): void => void this.#retained.set(key, retained);
+      try {
+        const { value, grads } = valueAndGrad(loss, parameters, { onRetained, gradOut: gradOut! });
+        return { loss: value, correct: correct!, grads };
+      } catch (error) {
+        correct?.dispose();
+        throw error;
+      }
     };
-    const onRetained = (retained: Retained[]): void => {
-      this.retained = retained;
-    };
-    try {
-      const { value, grads } = this.#pass(() => valueAndGrad(body, parameters, { onRetained }));
-      return { loss: value, correct: correct!, grads };
-    } catch (error) {
-      correct?.dispose();
-      throw error;
-    }
+    const result = this.#pass(() => outsideScopes(() => this.#passes.run(key, inputs, body)));
+    this.retained = this.#retained.get(key)!;
+    return result;
   }
 
   /**
@@ -383,12 +418,12 @@ export class PetlModel {
 
   /** Mean loss and number of right answers of a batch, in inference mode. */
   async evaluate(batch: TrainingBatch): Promise<StepResult> {
+    const images = this.#images(batch.images);
+    const inputs = { images, labels: this.#labels(batch.labels, images.shape[0]!) };
     const result = this.#pass(() =>
-      scope(() => {
-        const images = this.#images(batch.images);
-        const labels = this.#labels(batch.labels, images.shape[0]!);
-        return ops.softmaxCrossEntropy(this.#logits(images, false), labels);
-      }),
+      this.#passes.run(`evaluate ${images.shape[0]}`, inputs, (given) =>
+        scope(() => ops.softmaxCrossEntropy(this.#logits(given.images), given.labels)),
+      ),
     );
     try {
       const [losses, hits] = await Promise.all([result.loss.read(), result.correct.read()]);
@@ -414,6 +449,7 @@ export class PetlModel {
   }
 
   dispose(): void {
+    this.#passes.dispose();
     for (const { tensor } of this.parameters()) tensor.dispose();
     for (const tensor of this.#buffers.values()) tensor.dispose();
     this.#buffers.clear();

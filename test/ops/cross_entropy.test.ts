@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
 import { kernels } from '../../lib/kernels';
 import { adamwUpdate_, softmaxCrossEntropy } from '../../lib/ops';
+import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
 import { difference, epsilon } from '../compare';
 import { onEachTarget } from '../each_target';
@@ -194,27 +195,27 @@ describe('cross_entropy: what is no gradient', () => {
   it('in a replay, too: the run with the wrong label is the one that fails', async () => {
     await onEachTarget(async (device) => {
       using logits = Tensor.from(device, [1, 2, 3, 4, 5, 6], [2, 3]);
-      using labels = Tensor.from(device, Int32Array.of(2, 0), [2]);
-      using replay = device.record(() => softmaxCrossEntropy(logits, labels));
-      const { loss, correct } = replay.result;
-      replay.run();
-      await device.synchronize();
-      replay.run();
-      labels.write(Int32Array.of(3, 0));
-      replay.run();
-      labels.write(Int32Array.of(2, -5));
-      replay.run();
-      // Calls so far: two tensors, the recording, four runs and two writes.
+      const { replay, result } = device.record(
+        { labels: Tensor.from(device, Int32Array.of(2, 0), [2]) },
+        ({ labels }) => scope(() => softmaxCrossEntropy(logits, labels).correct),
+      );
+      result.dispose();
+      const run = (...numbers: number[]): Tensor => replay.run(({ labels }) => labels.write(Int32Array.from(numbers)));
+      for (const numbers of [
+        [2, 0],
+        [3, 0],
+        [2, -5],
+      ])
+        run(...numbers).dispose();
+      // Calls so far: two tensors, the recording, a write and a run for each.
       await expect(device.synchronize()).rejects.toMatchObject({
         code: 'SIDETUNE_LATE',
         kernel: 'replay',
         message:
           "replay (call 7) failed: softmaxCrossEntropyForward: 'labels' holds 3 in row 0, expected 0 to 2; later calls were skipped",
       });
-      labels.write(Int32Array.of(2, 2));
-      replay.run();
-      expect([...(await correct.read())]).toEqual([2]);
-      for (const tensor of [loss, correct]) tensor.dispose();
+      using last = run(2, 2);
+      expect([...(await last.read())]).toEqual([2]);
     });
   });
 
