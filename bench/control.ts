@@ -1,5 +1,11 @@
 import type { Trace } from '../lib/trace';
 
+/** Where a bench runs. */
+export interface Place {
+  /** As of `Device.open`. Default 'cpu'. */
+  device?: string;
+}
+
 /** How a caller watches and stops a bench. */
 export interface Control {
   /** A bench that is stopped returns the rows that it has. */

@@ -2,7 +2,7 @@
 
 import { writeFileSync } from 'node:fs';
 import os from 'node:os';
-import type { Device } from '../lib/device';
+import type { Device, DeviceInfo } from '../lib/device';
 import { kernels, measure } from '../lib/kernels';
 import { type ComputeDtype, computeDtypes } from '../lib/models';
 import type { Kernels } from '../lib/native_kernels';
@@ -67,7 +67,9 @@ const copies = Array.from({ length: 11 }, (_, i) => 2 ** (18 + i));
 /** Takes some seconds. @returns undefined when it was stopped */
 export async function measureRoof(device: Device, signal?: AbortSignal): Promise<Roof | undefined> {
   const roof: Roof = { gemmGflops: { f32: 0, bf16: 0, int8: 0 }, copy: [] };
-  for (const dtype of computeDtypes) {
+  const { backend } = device.info();
+  // Int8 weights are for the CPU.
+  for (const dtype of computeDtypes.filter((each) => backend === 'cpu' || each !== 'int8')) {
     for (const shape of products) {
       if (signal?.aborted) return undefined;
       roof.gemmGflops[dtype] = Math.max(roof.gemmGflops[dtype], await gemmGflops(device, dtype, shape));
@@ -150,6 +152,8 @@ export interface KernelBench {
   perBatch?: false;
   /** Whether there is such a call in int8, too. */
   int8?: true;
+  /** The only backend that has such a call. Default: all have it. */
+  backend?: DeviceInfo['backend'];
   args(shape: BenchShape): Record<string, unknown>;
   flags?: { save?: boolean };
 }

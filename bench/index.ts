@@ -1,5 +1,5 @@
 /** The benches as functions; `sidetune bench` prints what they return. */
-export type { Control, Result, Tracing } from './control';
+export type { Control, Place, Result, Tracing } from './control';
 export {
   type Column,
   type Compute,

@@ -3,7 +3,7 @@
 import { Device } from '../lib/device';
 import { ArgumentError } from '../lib/errors';
 import * as models from '../lib/models';
-import type { Control, Result } from './control';
+import type { Control, Place, Result } from './control';
 import {
   type BenchShape,
   besideRoof,
@@ -51,7 +51,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   random: randomBenches,
 };
 
-export interface KernelsOptions extends Control {
+export interface KernelsOptions extends Control, Place {
   /** Of `models.vitPresets`: tokens, width, heads and so on of the shapes. */
   model: string;
   batch: readonly number[];
@@ -69,16 +69,18 @@ export async function kernels({ filter, signal, onProgress, ...options }: Kernel
     throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
   }
   const shape = shapeOf(options.model);
+  await using device = await Device.open(options.device);
+  const { backend } = device.info();
   const cases = options.dtype.flatMap((dtype) =>
     options.batch.flatMap((batch, i) =>
       chosen
         .filter(({ perBatch, int8 }) => (perBatch !== false || i === 0) && (dtype !== 'int8' || int8))
+        .filter(({ backend: only = backend }) => only === backend)
         .map((bench) => ({ dtype, batch, bench })),
     ),
   );
   const timings: KernelTiming[] = [];
   const total = cases.length + 2;
-  await using device = await Device.open('cpu');
   onProgress?.(0, total, "the machine's roofs");
   const before = await measureRoof(device, signal);
   if (!before) return { host: host(device), rows: [] };

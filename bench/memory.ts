@@ -3,7 +3,7 @@
 import { type BytesByKind, Device, type Kind } from '../lib/device';
 import type * as models from '../lib/models';
 import { adamW } from '../lib/optim';
-import type { Control, Result } from './control';
+import type { Control, Place, Result } from './control';
 import { type Compute, host } from './harness';
 import { build, type Setup, type SetupLists, setups, trainingBatches } from './setup';
 
@@ -28,7 +28,7 @@ export interface MemoryRow {
 }
 
 /** The peak of forward, backward and AdamW's update, weights included. */
-export async function memory(options: SetupLists & Control): Promise<Result<MemoryRow>> {
+export async function memory(options: SetupLists & Control & Place): Promise<Result<MemoryRow>> {
   const { signal, onProgress } = options;
   const list = setups(options);
   const rows: MemoryRow[] = [];
@@ -36,15 +36,15 @@ export async function memory(options: SetupLists & Control): Promise<Result<Memo
   for (const setup of list) {
     if (signal?.aborted) break;
     onProgress?.(rows.length, list.length, `${setup.method} ${setup.dtype} batch ${setup.batch}`);
-    rows.push(await plan(setup, batches));
+    rows.push(await plan(setup, batches, options.device));
   }
   onProgress?.(rows.length, list.length, 'done');
-  await using device = await Device.open('cpu', { plan: true });
+  await using device = await Device.open(options.device, { plan: true });
   return { host: host(device), rows };
 }
 
-async function plan(setup: Setup, batches: ReturnType<typeof trainingBatches>): Promise<MemoryRow> {
-  await using device = await Device.open('cpu', { plan: true });
+async function plan(setup: Setup, batches: ReturnType<typeof trainingBatches>, name?: string): Promise<MemoryRow> {
+  await using device = await Device.open(name, { plan: true });
   const { model, dispose } = build(device, setup);
   try {
     using optimizer = adamW(model.parameters());

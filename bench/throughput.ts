@@ -6,11 +6,11 @@ import * as models from '../lib/models';
 import type { PetlModel } from '../lib/petl';
 import { Tensor } from '../lib/tensor';
 import { traced } from '../lib/trace';
-import type { Control, Result, Tracing } from './control';
+import type { Control, Place, Result, Tracing } from './control';
 import { type Compute, cosine, host, type Summary, summarize } from './harness';
 import { adapt, pixels } from './setup';
 
-export interface ThroughputOptions extends Control, Tracing {
+export interface ThroughputOptions extends Control, Place, Tracing {
   /** One of `models.vitPresets`. */
   model: string;
   /** 'full' stands for any fully fine-tuned model: the plain backbone and a head. */
@@ -82,7 +82,7 @@ class Contender {
 
 export async function throughput(options: ThroughputOptions): Promise<Result<ThroughputRow>> {
   const { model, methods, samples, signal, onProgress, onTrace } = options;
-  await using device = await Device.open('cpu');
+  await using device = await Device.open(options.device);
   const rows: ThroughputRow[] = [];
   const rounds = samples + 1; // one to warm up
   const total = options.dtype.length * options.batch.length * methods.length * rounds;

@@ -3,12 +3,12 @@
 import { Device } from '../lib/device';
 import { adamW } from '../lib/optim';
 import { traced } from '../lib/trace';
-import type { Control, Result, Tracing } from './control';
+import type { Control, Place, Result, Tracing } from './control';
 import { host, type Summary, summarize } from './harness';
 import { type MemoryRow, memoryRow } from './memory';
 import { build, nameOf, type Setup, type SetupLists, setups, trainingBatches } from './setup';
 
-export interface TrainOptions extends SetupLists, Control, Tracing {
+export interface TrainOptions extends SetupLists, Control, Place, Tracing {
   /** Timed steps of each setup, after one that warms up. */
   steps: number;
 }
@@ -39,17 +39,17 @@ export async function train(options: TrainOptions): Promise<Result<TrainRow>> {
     if (row) rows.push(row);
   }
   options.onProgress?.(done, total, 'done');
-  await using device = await Device.open('cpu');
+  await using device = await Device.open(options.device);
   return { host: host(device), rows };
 }
 
 async function run(
   setup: Setup,
   batches: ReturnType<typeof trainingBatches>,
-  { steps, signal, onTrace }: TrainOptions,
+  { steps, signal, onTrace, device: name }: TrainOptions,
   before: (what: string) => void,
 ): Promise<TrainRow | undefined> {
-  await using device = await Device.open('cpu');
+  await using device = await Device.open(name);
   const { model, dispose } = build(device, setup);
   try {
     using optimizer = adamW(model.parameters());

@@ -1,6 +1,6 @@
 import type { KernelBench } from '../harness';
 
-export const attentionBenches: KernelBench[] = [
+const tiled: KernelBench[] = [
   {
     kernel: 'attentionForward',
     direction: 'forward',
@@ -17,3 +17,15 @@ export const attentionBenches: KernelBench[] = [
     }),
   },
 ];
+
+/** The second algorithm of CUDA devices. */
+const batched = tiled.map(
+  (bench): KernelBench => ({
+    ...bench,
+    label: 'batched',
+    backend: 'cuda',
+    args: (shape) => ({ ...bench.args(shape), algorithm: 'batched' }),
+  }),
+);
+
+export const attentionBenches: KernelBench[] = [...tiled, ...batched];

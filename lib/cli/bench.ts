@@ -6,7 +6,7 @@ import { computeDtypes, vitPresets } from '../models';
 import { methodNames } from '../petl';
 import type { Trace } from '../trace';
 import { bytes, count, digits, metric, percent } from './format';
-import { listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
+import { deviceOption, listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
 import { jsonOption, type Layout, left, present, right, writeText } from './output';
 import { counted, signal } from './session';
 import { presentTraces, traceOption } from './trace';
@@ -14,7 +14,7 @@ import { presentTraces, traceOption } from './trace';
 interface Json {
   json?: string;
 }
-type Flags<Options> = Json & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
+type Flags<Options> = Json & bench.Place & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
 
 export function addBenchCommands(program: Command): void {
   const group = program.command('bench').description('measure speed and memory on this machine');
@@ -68,6 +68,10 @@ function addBench(group: Command, name: string, description: string): Command {
     .option('--model <name>', presets.join(', '), oneOf(presets), 'vit_base_patch16_224');
 }
 
+function addDevice(command: Command): Command {
+  return command.option(...deviceOption);
+}
+
 function addMethods(command: Command, methods: string[]): Command {
   const known = methodNames();
   return command.option('--methods <list>', known.join(', '), listOf(oneOf(known)), methods);
@@ -101,7 +105,7 @@ function addThroughput(group: Command): void {
     'throughput',
     'inference: images per second, measured in turn; full is the plain backbone and a head',
   );
-  addMethods(command, ['full', 'dtl', 'dtlPlus']);
+  addDevice(addMethods(command, ['full', 'dtl', 'dtlPlus']));
   addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
     .option(...traceOption('one more pass of each row'))
@@ -112,7 +116,7 @@ function addThroughput(group: Command): void {
 
 /** Options of `memory` and `train`: every combination of the lists is a row. */
 function addSetups(command: Command, methods: string[], batch: number): Command {
-  addMethods(command, methods);
+  addDevice(addMethods(command, methods));
   return addBatches(addDtypes(command, ['bf16']), [batch])
     .option('--start-block <list>', 'M of DTL and DTL+, such as 1,7 or 1-12 (default: 7)', wholeNumbers(1))
     .option('--retain <list>', 'activations, block-inputs', listOf(oneOf(['activations', 'block-inputs'])), [
@@ -193,7 +197,7 @@ function addKernels(group: Command): void {
     left('roof', ({ roof }) => (roof === 'flops' ? 'GEMM' : 'copy')),
   ];
   const command = addBench(group, 'kernels', "each kernel beside the machine's own rates of GEMM and of copying");
-  addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16, 32])
+  addBatches(addDtypes(addDevice(command), ['f32', 'bf16']), [1, 4, 16, 32])
     .option('--filter <regexp>', 'only kernels whose name or label matches', regularExpression)
     .action((flags: Flags<bench.KernelsOptions>) =>
       run('kernels', flags, { settings, figures }, (control) => bench.kernels({ ...flags, ...control })),

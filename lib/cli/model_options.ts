@@ -6,12 +6,13 @@ import { type Dataset, imageFolder, type LoadedDataset, loadDataset } from '../d
 import { Device } from '../device';
 import { ArgumentError } from '../errors';
 import * as models from '../models';
-import { oneOf } from './options';
+import { deviceOption, oneOf } from './options';
 import { counted, signal } from './session';
 
 export interface BackboneOptions {
   backbone: string;
   dtype: models.ComputeDtype;
+  device: string;
 }
 
 /** Data sets up to this many bytes of pixels are decoded once and kept. */
@@ -29,15 +30,16 @@ export function addBackboneOptions(command: Command): Command {
       `${models.computeDtypes.join(', ')}: of matrices and tokens`,
       oneOf(models.computeDtypes),
       'f32',
-    );
+    )
+    .option(...deviceOption);
 }
 
 /** Opens a device with a backbone for as long as `body` runs. */
 export async function withBackbone<T>(
-  { backbone: source, dtype }: BackboneOptions,
+  { backbone: source, dtype, device: name }: BackboneOptions,
   body: (backbone: models.Vit) => Promise<T>,
 ): Promise<T> {
-  await using device = await Device.open('cpu');
+  await using device = await Device.open(name);
   using backbone = await openBackbone(device, source, dtype);
   return await body(backbone);
 }

@@ -63,6 +63,9 @@ export function regularExpression(text: string): RegExp {
   }
 }
 
+/** Arguments of `command.option`. */
+export const deviceOption = ['--device <name>', "'cpu', 'cuda', 'cuda:1', …", 'cpu'] as const;
+
 /** Collects 'name=value' of an option that may come several times; numbers, true and false become what they look like. */
 export function setting(text: string, previous: Record<string, unknown> = {}): Record<string, unknown> {
   const [, name, value] = /^([A-Za-z]\w*)=(.+)$/.exec(text) ?? refuse("'name=value'");

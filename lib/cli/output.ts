@@ -21,9 +21,12 @@ export function right<Row>(title: string, value: (row: Row) => string): Column<R
 }
 
 /** The machine in one line. */
-export function facts({ cpu, isa, gemm, threads, memoryBytes, node }: Result<unknown>['host']): string {
-  const parts = [cpu, isa, gemm, `${threads} ${threads === 1 ? 'thread' : 'threads'}`, bytes(Number(memoryBytes))];
-  return [...parts, `Node ${node}`, `sidetune ${version}`].join(', ');
+export function facts(host: Result<unknown>['host']): string {
+  const { cpu, isa, threads, gpu, computeCapability, gemm, memoryBytes, node } = host;
+  const device = gpu
+    ? [gpu, `compute capability ${computeCapability}`, gemm, cpu]
+    : [cpu, isa, gemm, `${threads} ${threads === 1 ? 'thread' : 'threads'}`];
+  return [...device, bytes(Number(memoryBytes)), `Node ${node}`, `sidetune ${version}`].join(', ');
 }
 
 /** How a result looks as a table. */

@@ -67,6 +67,27 @@ describe('a run', () => {
     expect(stderr).toMatch(/holds a run already; expected --resume/);
   });
 
+  test('goes the same way on another device', async () => {
+    const device = ['--device', 'cuda-emulated'];
+    const { status, stdout } = await train('elsewhere', [...device, '--test', at('test'), '--json', '-']);
+    expect(status).toBe(0);
+    const here = parseReport(readFileSync(at('run.json'), 'utf8'), 'training').rows;
+    const report = JSON.parse(stdout);
+    expect(report.host.device).toBe('cuda-emulated');
+    for (const [i, row] of report.rows.entries()) {
+      expect(row.loss).toBeCloseTo(here[i]!.loss as number, 3);
+      expect(row.peakBytes).toBeGreaterThan(0);
+    }
+    const evaluated = await sidetune(['evaluate', ...adapter, ...device, '--data', at('test'), '--json', '-']);
+    expect(JSON.parse(evaluated.stdout).rows[0].accuracy).toBe((here[11]!.test as { accuracy: number }).accuracy);
+  });
+
+  test('on a device that there is not is refused by name', async () => {
+    const { status, stderr } = await train('tpu', ['--device', 'tpu']);
+    expect(status).toBe(1);
+    expect(stderr).toContain("no device 'tpu'; devices are 'cpu', 'cuda'");
+  });
+
   test('evaluate finds the accuracy that training reported', async () => {
     const { status, stdout } = await sidetune(['evaluate', ...adapter, '--data', at('test'), '--json', '-']);
     expect(status).toBe(0);
