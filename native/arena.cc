@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "sanitizer.h"
 
@@ -50,19 +51,14 @@ Arena::~Arena() {
 }
 
 void* Arena::take_memory(int64_t bytes, int64_t asked, Kind kind) {
+  if (backing_ == Backing::none) return reinterpret_cast<void*>(std::exchange(next_address_, next_address_ + bytes));
   void* data = nullptr;
-  if (backing_ == Backing::none) {
-    data = reinterpret_cast<void*>(next_address_);
-    next_address_ += bytes;
-  } else {
-    table_.take_memory(device_, bytes, &data);
-  }
-  if (!data) {
-    throw Error(Code::memory, "", name_of(kind), megabytes(asked), "free memory",
-                "out of memory: asked for " + megabytes(asked) + " of " + name_of(kind) + ", in use " +
-                    megabytes(report_.current_total) + by_kind(report_) + ", and the device has no more");
-  }
-  return data;
+  const Status status = table_.take_memory(device_, bytes, &data);
+  if (status.ok) return data;
+  if (status.code != Code::memory) throw Error(status.code, status.text);
+  throw Error(Code::memory, "", name_of(kind), megabytes(asked), status.text,
+              "out of memory: asked for " + megabytes(asked) + " of " + name_of(kind) + ", in use " +
+                  megabytes(report_.current_total) + by_kind(report_) + "; " + status.text);
 }
 
 char* Arena::take_from_slabs(int64_t needed, int64_t asked, Kind kind) {

@@ -17,7 +17,7 @@ namespace sidetune {
 #undef KERNEL
 
 // Goes up with every change of what a backend's library and the addon share: this file, fields and kernels.def.
-constexpr uint32_t kBackendVersion = 4;
+constexpr uint32_t kBackendVersion = 5;
 
 // A backend's own state for one open device: threads and primitive caches on the CPU, handles on CUDA.
 struct BackendDevice;
@@ -77,8 +77,8 @@ struct BackendTable {
   // The device's stream has ended, and nothing will be asked of it any more but to take memory back; null where that is nothing.
   void (*stopped)(BackendDevice&) noexcept;
   void (*close)(BackendDevice*) noexcept;
-  // Reserves and returns device memory; `data` stays null when there is none.
-  void (*take_memory)(BackendDevice&, int64_t bytes, void** data) noexcept;
+  // Reserves device memory. Fails with Code::memory when there is too little, and says how much there is.
+  Status (*take_memory)(BackendDevice&, int64_t bytes, void** data) noexcept;
   void (*give_memory)(BackendDevice&, void* data, int64_t bytes) noexcept;
   // How much the arena takes at once and cuts up; 0: each of its blocks is taken and given back on its own, for tools that watch
   // every access.

@@ -50,8 +50,9 @@ const BackendTable& load(const std::string& name) {
     if (reason.find("cublas") != std::string::npos)
       refuse(name, "cuBLAS is not installed or not on the loader's path (" + reason + ")");
     if (reason.find(file + ": cannot open") != std::string::npos)
-      refuse(name, "this build has no " + file +
-                       " beside the addon; where nvcc and cuBLAS are installed, npm run build:native makes it");
+      refuse(name, "this build has no " + file + " beside the addon; " +
+                       (name == "cuda" ? "where nvcc and cuBLAS are installed, npm run build:native makes it"
+                                       : "it is for tests, and npm test makes it"));
     refuse(name, file + " cannot be loaded (" + reason + ")");
   }
   using Table = const BackendTable* (*)();

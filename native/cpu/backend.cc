@@ -91,10 +91,11 @@ Status open(const DeviceOptions& options, BackendDevice** out) noexcept {
 void close(BackendDevice* cpu) noexcept { delete cpu; }
 
 // Address space without memory behind it: pages come when they are touched, large ones where the system has them.
-void take_memory(BackendDevice&, int64_t bytes, void** data) noexcept {
-  void* taken = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  *data = taken == MAP_FAILED ? nullptr : taken;
-  if (*data) madvise(*data, bytes, MADV_HUGEPAGE);
+Status take_memory(BackendDevice&, int64_t bytes, void** data) noexcept {
+  *data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (*data == MAP_FAILED) return failure(Code::memory, "the system has no more address space");
+  madvise(*data, bytes, MADV_HUGEPAGE);
+  return {};
 }
 void give_memory(BackendDevice&, void* data, int64_t bytes) noexcept { munmap(data, bytes); }
 

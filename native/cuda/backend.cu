@@ -103,11 +103,20 @@ void stopped(BackendDevice& cuda) noexcept { cuda.stop(); }
 void close(BackendDevice* cuda) noexcept { delete cuda; }
 
 // Called on JavaScript's thread, too.
-void take_memory(BackendDevice& cuda, int64_t bytes, void** data) noexcept {
-  *data = nullptr;
-  if (cudaSetDevice(cuda.index) == cudaSuccess && cudaMalloc(data, static_cast<size_t>(bytes)) == cudaSuccess) return;
-  *data = nullptr;
-  cudaGetLastError();
+Status take_memory(BackendDevice& cuda, int64_t bytes, void** data) noexcept {
+  try {
+    check(cudaSetDevice(cuda.index), "choosing the device");
+    const cudaError_t result = cudaMalloc(data, static_cast<size_t>(bytes));
+    if (result != cudaErrorMemoryAllocation) check(result, "taking memory");
+    if (result == cudaSuccess) return {};
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return failure(Code::memory,
+                   "the device has " + std::to_string(free >> 20) + " of " + std::to_string(total >> 20) + " MiB free");
+  } catch (...) {
+    return status_of_current_exception();
+  }
 }
 void give_memory(BackendDevice& cuda, void* data, int64_t) noexcept {
   if (cuda.resets != OpenDevices::of_process().resets()) return;  // the reset took it

@@ -64,6 +64,7 @@ describe('training', () => {
         expect(await train(`fail=any:${call}:${fault}`), `call ${call}`).toEqual(want),
       );
       if (error) expect(error.message, `call ${call}`).toMatch(/cuda|cublas|memory/i);
+      expect(error, `call ${call}`).not.toBeInstanceOf(MemoryError); // a device that is lost has no lack of memory
       unheard = error ? 0 : unheard + 1;
     }
     expect(call).toBeGreaterThan(40);

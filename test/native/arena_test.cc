@@ -6,6 +6,7 @@
 #include <random>
 
 #include "native/arena.h"
+#include "native/status.h"
 #include "testing.h"
 
 namespace sidetune {
@@ -126,10 +127,12 @@ TEST(arena_holds_its_limit) {
 
 TEST(arena_says_when_the_system_has_no_more) {
   Memory memory;
-  memory.table.take_memory = [](BackendDevice&, int64_t, void** data) noexcept { *data = nullptr; };
+  memory.table.take_memory = [](BackendDevice&, int64_t, void**) noexcept {
+    return failure(Code::memory, "the device has 0 MiB free");
+  };
   const Error error = error_of(memory, 1'000'000, Kind::side);
   CHECK(error.code == Code::memory);
-  CHECK_EQUAL(error.message, "out of memory: asked for 1.0 MB of side, in use 0.0 MB, and the device has no more");
+  CHECK_EQUAL(error.message, "out of memory: asked for 1.0 MB of side, in use 0.0 MB; the device has 0 MiB free");
   CHECK_EQUAL(memory.arena->report().blocks, 0);
 }
 
