@@ -44,7 +44,7 @@ export default defineConfig({
             'test/models/*.test.ts',
             'test/petl/*.test.ts',
             'test/train/*.test.ts',
-            'test/lifecycle/replay.test.ts',
+            'test/lifecycle/{replay,scope,tape,tensor}.test.ts',
           ],
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
         },

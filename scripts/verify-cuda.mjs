@@ -48,7 +48,7 @@ try {
 }
 console.log(`${device}: ${info.processor}, compute capability ${info.computeCapability}, ${info.gemm}`);
 
-const folders = ['test/ops', 'test/models', 'test/petl', 'test/train', 'test/lifecycle/replay.test.ts'];
+const folders = ['test/ops', 'test/models', 'test/petl', 'test/train', 'test/lifecycle/{replay,scope,tape,tensor}.test.ts'];
 const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--project', 'all', '--reporter=default', '--reporter=json'];
 const tests = resultOf((file) =>
   run([...vitest, `--outputFile.json=${file}`, ...(values.quick ? folders.slice(-1) : folders)], {

@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Device } from '../../lib/device';
+import type { Device } from '../../lib/device';
 import { addon } from '../../lib/native';
 import { keep, outsideScopes, scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open();
+  device = await openDevice();
 });
 afterAll(async () => {
   expect(device.memory()).toMatchObject({ currentBytes: 0, blocks: 0 });

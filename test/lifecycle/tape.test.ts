@@ -3,17 +3,18 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkpoint, valueAndGrad } from '../../lib/autograd';
 import { record, Tape } from '../../lib/autograd/tape';
-import { Device } from '../../lib/device';
+import type { Device } from '../../lib/device';
 import { ArgumentError, DisposedError, MemoryError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { addon } from '../../lib/native';
 import { layerNorm } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open('cpu', { guards: true });
+  device = await openDevice({ guards: true });
 });
 afterAll(async () => {
   expect(device.memory()).toMatchObject({ currentBytes: 0, blocks: 0 });
@@ -203,7 +204,7 @@ describe('nothing is left behind', () => {
     // Every limit from just enough for the inputs to enough for all.
     let succeeded = false;
     for (let limit = 200; !succeeded; limit += 40) {
-      const small = await Device.open('cpu', { memoryLimit: limit });
+      const small = await openDevice({ memoryLimit: limit });
       const x = Tensor.zeros(small, [10]);
       const weight = Tensor.zeros(small, [10]);
       const tape = new Tape();

@@ -1,16 +1,17 @@
 /** A tensor's life: what works after dispose(), handles that share bytes, methods on what is no tensor. */
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Device, type Kind } from '../../lib/device';
+import type { Device, Kind } from '../../lib/device';
 import { ArgumentError, DisposedError, DtypeError, ShapeError, SidetuneError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { addon } from '../../lib/native';
 import { layerNorm } from '../../lib/ops';
 import { type DType, Tensor } from '../../lib/tensor';
+import { openDevice } from '../each_target';
 
 let device: Device;
 beforeAll(async () => {
-  device = await Device.open('cpu', { guards: true });
+  device = await openDevice({ guards: true });
 });
 afterAll(async () => {
   expect(device.memory()).toMatchObject({ currentBytes: 0, blocks: 0 });
