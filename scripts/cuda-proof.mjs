@@ -154,7 +154,7 @@ async function prove(file, nvcc, include, tools) {
   const output = readFileSync(join(LOGS, `cuda-${stem}.log`), 'utf8');
   const kernels = parse(output);
   const spilling = kernels.filter(({ spilled }) => spilled > 0);
-  const warnings = output.split('\n').filter((line) => /\bwarning\b/i.test(line));
+  const warnings = output.split('\n').filter((line) => /\bwarning\b(?!-number)/i.test(line));
   // ptxas warns of spills, too, but names no target.
   const told = (line) =>
     spilling.some(({ symbol }) => line.includes(`spilled to local memory in function '${symbol}'`));

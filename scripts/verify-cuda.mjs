@@ -1,7 +1,7 @@
 // On a machine with an NVIDIA GPU: `npm run verify:cuda [-- cuda:1]` builds the CUDA library, runs the tests of kernels, models, methods and training on that device, and
 // leaves build/verify-cuda.json: what computed, and every test's result.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,8 @@ function fail(sentence) {
   console.error(`error: ${sentence}`);
   process.exit(1);
 }
+
+for (const file of [results, report]) rmSync(file, { force: true }); // of a run before
 
 if (run(process.execPath, ['scripts/build-native.mjs'], { SIDETUNE_CUDA: 'ON' }) !== 0)
   fail('the build failed, see above');
