@@ -34,6 +34,7 @@ function resultOf(command) {
   return { status, result: existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) : null };
 }
 
+rmSync(report, { force: true }); // of a run before
 if (!emulated && run(['scripts/build-native.mjs'], { SIDETUNE_CUDA: 'ON' }) !== 0) fail('the build failed, see above');
 if (run(['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json']) !== 0) fail('TypeScript did not compile');
 
@@ -48,7 +49,13 @@ try {
 }
 console.log(`${device}: ${info.processor}, compute capability ${info.computeCapability}, ${info.gemm}`);
 
-const folders = ['test/ops', 'test/models', 'test/petl', 'test/train', 'test/lifecycle/{replay,scope,tape,tensor}.test.ts'];
+const folders = [
+  'test/ops',
+  'test/models',
+  'test/petl',
+  'test/train',
+  'test/lifecycle/{replay,scope,tape,tensor}.test.ts',
+];
 const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--project', 'all', '--reporter=default', '--reporter=json'];
 const tests = resultOf((file) =>
   run([...vitest, `--outputFile.json=${file}`, ...(values.quick ? folders.slice(-1) : folders)], {

@@ -49,7 +49,7 @@ __global__ void take_factors_kernel(const float* a, const Pairs pairs, int64_t d
 
 // The sums Σ_column rows[i, column] factors[j, column] of a tile of rows and kRanks factors: lane j · kRows + i gets one.
 template <int V, int kRanks, class T>
-__device__ float row_products(const T* rows, int64_t count, int64_t d, const float* factors) {
+__device__ float row_products(const T* rows, int count, int64_t d, const float* factors) {
   float sums[kRows * kRanks] = {};
 #pragma unroll(kRanks < 8 ? 2 : 1)
   for (int64_t column = lane() * V; column < d; column += kWarp * V) {
@@ -75,8 +75,7 @@ enum class Change { write, add, subtract };
 
 // h, h + u c or h − u c for a tile of rows; u is [ranks, kRows]. Going forth and back, u c is the same number.
 template <int V>
-__device__ void change_rows(Change change, const float* u, const float* factors, int64_t ranks, int64_t count, int64_t d,
-                            float* h) {
+__device__ void change_rows(Change change, const float* u, const float* factors, int64_t ranks, int count, int64_t d, float* h) {
   for (int64_t column = lane() * V; column < d; column += kWarp * V) {
     Numbers<V> old[kRows] = {}, totals[kRows] = {};
 #pragma unroll
@@ -135,11 +134,10 @@ __global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments
     __syncthreads();
   }
   float* coefficients = k.coefficients ? nullptr : shared.take<float>(warps * ranks * kRows) + warp() * ranks * kRows;
-  const int64_t tiles = (k.rows + kRows - 1) / kRows;
-  for (int64_t tile = static_cast<int64_t>(blockIdx.x) * warps + warp(); tile < tiles;
-       tile += static_cast<int64_t>(gridDim.x) * warps) {
-    const int64_t row = tile * kRows, count = k.rows - row < kRows ? k.rows - row : kRows;
-    float* u = coefficients ? coefficients : k.coefficients + tile * ranks * kRows;
+  const int64_t first_row = (static_cast<int64_t>(blockIdx.x) * warps + warp()) * kRows;
+  for (int64_t row = first_row; row < k.rows; row += static_cast<int64_t>(gridDim.x) * warps * kRows) {
+    const int count = k.rows - row < kRows ? static_cast<int>(k.rows - row) : kRows;
+    float* u = coefficients ? coefficients : k.coefficients + row * ranks;
     if (z) {
       for (int64_t first = 0; first < ranks; first += kRanks) {
         const float sum = row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d);
