@@ -1,156 +1,47 @@
-/**
- * Adapters on disk: one safetensors file with the trained tensors and, in its metadata, the configuration (METHODS d): what `model.save` writes and
- * `petl.load` reads. Names follow the authors' code where a method says how (`fileName`).
- */
+import * as ops from '../ops';
+import { define, refuseOption } from './method';
 
-import { ArgumentError, FormatError } from '../errors';
-import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../io/safetensors';
-import type { Vit } from '../models';
-import type { ModelOptions, PetlModel } from './model';
-import { methodNamed } from './registry';
-
-const prefix = 'base_model.model.';
-
-interface AdapterConfig {
-  peft_type: string;
-  base_model_name_or_path: string;
-  base_model_fingerprint: string;
-  inference_mode: boolean;
-  method_options: Record<string, unknown>;
-  pool: ModelOptions['pool'];
-  num_classes: number;
-  labels?: string[];
-  modules_to_save: string[];
-}
-
-function transposed(data: Float32Array, rows: number, columns: number): Float32Array {
-  const result = new Float32Array(data.length);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++) result[column * rows + row] = data[row * columns + column]!;
-  return result;
-}
-
-/** Writes what is trained to a safetensors file, whole or not at all. */
-export async function saveAdapter(model: PetlModel, path: string): Promise<void> {
-  const tensors: TensorToWrite[] = [];
-  for (const { name, tensor } of model.parameters()) {
-    const { key, transpose } = model.fileName(name);
-    const [rows, columns] = tensor.shape as [number, number];
-    tensors.push({
-      name: prefix + key,
-      dtype: 'F32',
-      shape: transpose ? [columns, rows] : tensor.shape,
-      data: async () => {
-        const numbers = (await tensor.read()) as Float32Array;
-        return transpose ? transposed(numbers, rows, columns) : numbers;
-      },
-    });
-  }
-  const config: AdapterConfig = {
-    peft_type: model.method,
-    base_model_name_or_path: model.backbone.name,
-    base_model_fingerprint: model.backbone.fingerprint,
-    inference_mode: true,
-    method_options: { ...model.methodOptions },
-    pool: model.options.pool,
-    num_classes: model.options.classes,
-    ...(model.options.labels ? { labels: [...model.options.labels] } : {}),
-    modules_to_save: ['head'],
-  };
-  await writeSafetensors(path, tensors, { format: 'pt', adapter_config: JSON.stringify(config) });
-}
-
-function configOf(file: SafetensorsFile): AdapterConfig {
-  const fail = (field: string, got: string, expected: string): never => {
-    throw new FormatError(`${file.path}: metadata '${field}' is ${got}, expected ${expected}`, {
-      argument: field,
-      got,
-      expected,
-    });
-  };
-  const text = file.metadata.adapter_config;
-  if (text === undefined) return fail('adapter_config', 'missing', 'the JSON that model.save writes');
-  let config: Partial<AdapterConfig>;
-  try {
-    config = JSON.parse(text);
-  } catch {
-    return fail('adapter_config', 'not JSON', 'the JSON that model.save writes');
-  }
-  if (config === null || typeof config !== 'object') return fail('adapter_config', String(config), 'an object');
-  if (typeof config.peft_type !== 'string')
-    fail('adapter_config.peft_type', String(config.peft_type), 'the name of a method');
-  if (!Number.isInteger(config.num_classes))
-    fail('adapter_config.num_classes', String(config.num_classes), 'a whole number');
-  if (config.method_options === null || typeof config.method_options !== 'object')
-    fail('adapter_config.method_options', String(config.method_options), 'an object');
-  return config as AdapterConfig;
-}
-
-export interface LoadAdapterOptions
-  extends Partial<Pick<ModelOptions, 'retain' | 'prefix' | 'dropPath' | 'seed' | 'labelSmoothing'>> {
-  /** Accept an adapter that was trained on another backbone. Default false. */
-  otherBackbone?: boolean;
+/** Options of Houlsby's adapters. */
+export interface AdapterOptions {
+  /** Width h of the bottleneck. Default 8. */
+  bottleneck: number;
 }
 
 /**
- * Reads an adapter and puts it on its backbone.
- * @throws FileError, FormatError: not an adapter, other shapes, or made for another backbone (its fingerprint differs)
+ * Adapters (Houlsby et al. 2019) behind both branches of each block, before the residual add: f' = f + W_up GELU(W_down f + b_down) + b_up (METHODS 3.6).
+ * W_down starts as PyTorch's Linear, W_up at zero, so the model starts as the backbone.
  */
-export async function load(
-  backbone: Vit,
-  path: string,
-  { otherBackbone = false, ...options }: LoadAdapterOptions = {},
-): Promise<PetlModel> {
-  const file = await openSafetensors(path);
-  let model: PetlModel | undefined;
-  try {
-    const config = configOf(file);
-    const method = methodNamed(config.peft_type);
-    if (!method) {
-      throw new FormatError(`${path}: made with method '${config.peft_type}', which is not defined here`, {
-        argument: 'adapter_config.peft_type',
-        got: config.peft_type,
-      });
-    }
-    if (config.base_model_fingerprint !== backbone.fingerprint && !otherBackbone) {
-      throw new FormatError(
-        `${path}: made for backbone '${config.base_model_name_or_path}' (${config.base_model_fingerprint}), this one is '${backbone.name}' (${backbone.fingerprint})`,
-        { argument: 'base_model_fingerprint', got: config.base_model_fingerprint, expected: backbone.fingerprint },
-      );
-    }
-    try {
-      model = method(backbone, {
-        ...config.method_options,
-        classes: config.num_classes,
-        pool: config.pool,
-        ...(config.labels ? { labels: config.labels } : {}),
-        ...options,
-      } as ModelOptions);
-    } catch (cause) {
-      if (!(cause instanceof ArgumentError)) throw cause;
-      throw new FormatError(`${path}: ${cause.message}`, { argument: 'adapter_config', cause });
-    }
-    for (const { name, tensor } of model.parameters()) {
-      const { key, transpose } = model.fileName(name);
-      const stored = prefix + key;
-      const shape = transpose ? [...tensor.shape].reverse() : tensor.shape;
-      const expected = `[${shape.join(', ')}]`;
-      const entry = file.tensors.get(stored);
-      const got = entry ? `[${entry.shape.join(', ')}]` : 'missing';
-      if (got !== expected)
-        throw new FormatError(`${path}: tensor '${stored}' is ${got}, expected shape ${expected}`, {
-          argument: stored,
-          got,
-          expected,
-        });
-      const data = await file.readFloat32(stored);
-      tensor.write(transpose ? transposed(data, shape[0]!, shape[1]!) : data);
-    }
-    return model;
-  } catch (error) {
-    model?.dispose();
-    throw error;
-  } finally {
-    await file.close();
-  }
-}
+export const adapter = define<AdapterOptions>(
+  'adapter',
+  { bottleneck: 8 },
+  {
+    check: (_backbone, { bottleneck }) => {
+      if (!Number.isInteger(bottleneck) || bottleneck < 1)
+        refuseOption('adapter', 'bottleneck', bottleneck, 'a whole number of at least 1');
+    },
+
+    parameters: ({ config: { dim, depth } }, init, { bottleneck }) =>
+      Object.fromEntries(
+        Array.from({ length: depth }, (_, i) =>
+          ['attn', 'mlp'].flatMap((branch) => [
+            [
+              `adapter.${i}.${branch}.down.weight`,
+              { shape: [bottleneck, dim], init: init.uniform(1 / Math.sqrt(dim)) },
+            ],
+            [`adapter.${i}.${branch}.down.bias`, { shape: [bottleneck], init: init.zeros() }],
+            [`adapter.${i}.${branch}.up.weight`, { shape: [dim, bottleneck], init: init.zeros() }],
+            [`adapter.${i}.${branch}.up.bias`, { shape: [dim], init: init.zeros() }],
+          ]),
+        ).flat(),
+      ),
+
+    branch: (i, which, f, _stream, p) => {
+      const [down, up] = [`adapter.${i - 1}.${which}.down`, `adapter.${i - 1}.${which}.up`];
+      const hidden = ops.linear(f, p[`${down}.weight`]!, p[`${down}.bias`]!, { activation: 'gelu' });
+      return ops.linear(hidden, p[`${up}.weight`]!, p[`${up}.bias`]!, { residual: f });
+    },
+
+    pool: 'cls',
+    pure: true,
+  },
+);

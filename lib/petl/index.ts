@@ -1,4 +1,6 @@
-export { type LoadAdapterOptions, load } from './adapter';
+export { type AdapterOptions, adapter } from './adapter';
+export { type LoadAdapterOptions, load } from './adapter_file';
+export { bitfit } from './bitfit';
 export { type DtlOptions, type DtlPlusOptions, dtl, dtlPlus, dtlPlusStar } from './dtl';
 export { full } from './full';
 export { linear } from './linear';

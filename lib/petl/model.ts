@@ -8,7 +8,7 @@ import * as ops from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
-import { saveAdapter } from './adapter';
+import { saveAdapter } from './adapter_file';
 import type { ParameterSpec } from './method';
 import { Passes, type PassInput } from './passes';
 

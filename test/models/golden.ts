@@ -5,8 +5,7 @@ import path from 'node:path';
 import type { Device } from '../../lib/device';
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from '../../lib/io/safetensors';
 import { type ComputeDtype, load, type Vit } from '../../lib/models';
-import type { ModelOptions, PetlModel } from '../../lib/petl';
-import * as petl from '../../lib/petl';
+import { type ModelOptions, methodNamed, type PetlModel } from '../../lib/petl';
 import type { TrainingBatch } from '../../lib/petl/model';
 
 export const goldensFolder = path.join(__dirname, '..', 'fixtures', 'goldens');
@@ -33,7 +32,7 @@ async function backboneFile(file: SafetensorsFile, heads: number, folder: string
   const target = path.join(folder, `${path.basename(file.path, '.safetensors')}.backbone.safetensors`);
   const tensors = [];
   for (const [name, { shape }] of file.tensors) {
-    if (!name.startsWith('weight.') || name.startsWith('weight.side.')) continue;
+    if (!/^weight\.(cls_token|pos_embed|patch_embed|blocks|norm|head)\b/.test(name)) continue;
     tensors.push({
       name: name.slice('weight.'.length),
       dtype: 'F32' as const,
@@ -45,6 +44,22 @@ async function backboneFile(file: SafetensorsFile, heads: number, folder: string
   return target;
 }
 
+/** A case's method as the package calls it, with its options. */
+function methodOf(attrs: Attributes): [string, object] {
+  switch (attrs.method) {
+    case 'linear':
+    case 'full':
+    case 'bitfit':
+      return [attrs.method, {}];
+    case 'adapter':
+      return [attrs.method, { bottleneck: attrs.bottleneck }];
+    default: {
+      const side = { rank: attrs.rank, startBlock: attrs.start_block, beta: attrs.beta };
+      return attrs.conv_kernel ? ['dtlPlus', { ...side, kernelSize: attrs.conv_kernel }] : ['dtl', side];
+    }
+  }
+}
+
 export async function openGolden(
   device: Device,
   name: string,
@@ -54,16 +69,9 @@ export async function openGolden(
   const { attrs } = cases.find(({ file }) => file === `${name}.safetensors`)!;
   const file = await openSafetensors(path.join(goldensFolder, `${name}.safetensors`));
   const backbone = await load(device, await backboneFile(file, attrs.heads, folder), { dtype, heads: attrs.heads });
-  const common = { classes: attrs.classes, pool: 'patch_mean_then_norm' as const, ...options };
-  const side = { rank: attrs.rank, startBlock: attrs.start_block, beta: attrs.beta };
-  const model =
-    attrs.method === 'linear'
-      ? petl.linear(backbone, common)
-      : attrs.method === 'full'
-        ? petl.full(backbone, common)
-        : attrs.conv_kernel
-          ? petl.dtlPlus(backbone, { ...common, ...side, kernelSize: attrs.conv_kernel })
-          : petl.dtl(backbone, { ...common, ...side });
+  const [method, own] = methodOf(attrs);
+  const pool = attrs.pool === 'cls' ? 'cls' : 'patch_mean_then_norm';
+  const model = methodNamed(method)!(backbone, { classes: attrs.classes, pool, ...own, ...options });
   for (const { name: parameter, tensor } of model.parameters())
     tensor.write(await file.readFloat32(`weight.${parameter}`));
   const batch = { images: await file.readFloat32('in.images'), labels: await file.readInt32('in.labels') };
