@@ -29,6 +29,7 @@ import { mlpBenches } from './kernels/mlp';
 import { patchEmbedBenches } from './kernels/patch_embed';
 import { poolBenches } from './kernels/pool';
 import { randomBenches } from './kernels/random';
+import { reluBenches } from './kernels/relu';
 import { sideInjectBenches } from './kernels/side_inject';
 import { swishBenches } from './kernels/swish';
 
@@ -44,6 +45,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   side_inject: sideInjectBenches,
   attention: attentionBenches,
   gelu: geluBenches,
+  relu: reluBenches,
   pool: poolBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,

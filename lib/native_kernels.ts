@@ -361,6 +361,25 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  reluForward(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  reluBackward(
+    args: {
+      /** in [...] f32 bf16 */ gradOut: Tensor;
+      /** in [...] like gradOut */ out: Tensor;
+      /** out [...] like gradOut */ gradX?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
   poolForward(
     args: {
       /** in [B, N, d] f32 bf16 */ x: Tensor;

@@ -19,5 +19,6 @@ export {
   randomUniform_,
   type UniformOptions,
 } from './random';
+export { relu } from './relu';
 export { type SideInjectOptions, sideInject } from './side_inject';
 export { type SwishOptions, swish } from './swish';
