@@ -37,6 +37,8 @@ export interface Hooks {
   linear?(name: string, x: Tensor, y: Tensor, context: ForwardContext): Tensor;
   /** A branch's result before it is dropped and added to the stream that it was computed from. */
   branch?(i: number, which: 'attn' | 'mlp', y: Tensor, stream: Tensor, context: ForwardContext): Tensor;
+  /** The stream that a branch's result, dropped or not, will be added to. */
+  stream?(i: number, which: 'attn' | 'mlp', stream: Tensor, context: ForwardContext): Tensor;
   /** The tokens that leave block i. */
   afterBlock?(i: number, z: Tensor, context: ForwardContext): Tensor;
   /** The tokens after the last block, before pooling; a side network with a read-out of its own answers here. */

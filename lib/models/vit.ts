@@ -291,10 +291,16 @@ export class Vit {
       last: (input: Tensor, residual?: Tensor) => Tensor,
     ): Tensor => {
       const keepScale = context.dropPath(i, which);
-      if (!keepScale && !hooks.branch) return last(input, stream);
-      let y = last(input);
-      if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
-      return replace(y, keepScale ? ops.residualAdd(stream, y, keepScale) : ops.add(stream, y));
+      const target = hooks.stream ? hooks.stream(i, which, stream, context) : stream;
+      const sum = (): Tensor => {
+        if (!keepScale && !hooks.branch) return last(input, target);
+        let y = last(input);
+        if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
+        return replace(y, keepScale ? ops.residualAdd(target, y, keepScale) : ops.add(target, y));
+      };
+      const result = sum();
+      if (target !== stream) target.dispose();
+      return result;
     };
     const proj = (x: Tensor, residual?: Tensor): Tensor => linear('attn.proj', x, residual ? { residual } : {});
     const fc2 = (x: Tensor, residual?: Tensor): Tensor => linear('mlp.fc2', x, residual ? { residual } : {});

@@ -38,6 +38,14 @@ export interface MethodDefinition<Options> {
     context: ForwardContext,
     options: Options,
   ): Tensor;
+  stream?(
+    i: number,
+    which: 'attn' | 'mlp',
+    stream: Tensor,
+    p: Parameters,
+    context: ForwardContext,
+    options: Options,
+  ): Tensor;
   afterBlock?(i: number, z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   features?(z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   /** Blocks from 1 on whose tokens depend on nothing trained; `prefix: 'recompute'` runs them again in backward. Default 0. */
@@ -58,7 +66,17 @@ export interface MethodDefinition<Options> {
 /** A method, ready to be put on a backbone. */
 export type Method<Options> = (backbone: Vit, options: ModelOptions & Partial<Options>) => PetlModel;
 
-const hookNames = ['patches', 'tokens', 'beforeBlock', 'norm', 'linear', 'branch', 'afterBlock', 'features'] as const;
+const hookNames = [
+  'patches',
+  'tokens',
+  'beforeBlock',
+  'norm',
+  'linear',
+  'branch',
+  'stream',
+  'afterBlock',
+  'features',
+] as const;
 
 const modelOptions = ['classes', 'pool', 'dropPath', 'retain', 'prefix', 'seed', 'labelSmoothing', 'labels', 'replay'];
 

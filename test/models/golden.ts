@@ -51,6 +51,8 @@ function methodOf(attrs: Attributes): [string, object] {
     case 'full':
     case 'bitfit':
       return [attrs.method, {}];
+    case 'adaptformer':
+      return ['adaptFormer', { bottleneck: attrs.bottleneck, scale: attrs.scale }];
     case 'adapter':
       return [attrs.method, { bottleneck: attrs.bottleneck }];
     default: {

@@ -1,0 +1,48 @@
+import * as ops from '../ops';
+import { define, refuseOption } from './method';
+
+/** Options of AdaptFormer. */
+export interface AdaptFormerOptions {
+  /** Width h of the bottleneck. Default 8. */
+  bottleneck: number;
+  /** s. Default 0.1. */
+  scale: number;
+}
+
+/**
+ * AdaptFormer (Chen et al. 2022): an adapter beside the MLP, on the stream x after attention, without a norm: z = x + MLP(LN x) + s (W_up ReLU(W_down x + b_down) + b_up)
+ * (METHODS 3.7). Drop path drops the MLP alone. W_up starts at zero, so the model starts as the backbone.
+ */
+export const adaptFormer = define<AdaptFormerOptions>(
+  'adaptFormer',
+  { bottleneck: 8, scale: 0.1 },
+  {
+    check: (_backbone, { bottleneck, scale }) => {
+      if (!Number.isInteger(bottleneck) || bottleneck < 1)
+        refuseOption('adaptFormer', 'bottleneck', bottleneck, 'a whole number of at least 1');
+      if (!Number.isFinite(scale)) refuseOption('adaptFormer', 'scale', scale, 'a finite number');
+    },
+
+    parameters: ({ config: { dim, depth } }, init, { bottleneck }) =>
+      Object.fromEntries(
+        Array.from({ length: depth }, (_, i) => [
+          [`adaptformer.${i}.down.weight`, { shape: [bottleneck, dim], init: init.uniform(1 / Math.sqrt(dim)) }],
+          [`adaptformer.${i}.down.bias`, { shape: [bottleneck], init: init.zeros() }],
+          [`adaptformer.${i}.up.weight`, { shape: [dim, bottleneck], init: init.zeros() }],
+          [`adaptformer.${i}.up.bias`, { shape: [dim], init: init.zeros() }],
+        ]).flat(),
+      ),
+
+    stream: (i, which, x, p, _context, { scale }) => {
+      if (which === 'attn') return x;
+      const [down, up] = [`adaptformer.${i - 1}.down`, `adaptformer.${i - 1}.up`];
+      const hidden = ops.relu(ops.linear(x, p[`${down}.weight`]!, p[`${down}.bias`]!));
+      // s goes into W_up and b_up, which are small: the product's epilogue adds the stream.
+      const [weight, bias] = [ops.scale(p[`${up}.weight`]!, scale), ops.scale(p[`${up}.bias`]!, scale)];
+      return ops.linear(hidden, weight, bias, { residual: x });
+    },
+
+    pool: 'cls',
+    pure: true,
+  },
+);
