@@ -18,7 +18,10 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
-      { extends: true, test: { name: 'all', include: ['test/**/*.test.ts'] } },
+      {
+        extends: true,
+        test: { name: 'all', include: ['test/**/*.test.ts'], exclude: ['test/cuda-emulation/traffic.test.ts'] },
+      },
       ...lesser.map(({ name, simd, isa }) => ({
         extends: true as const,
         test: {
@@ -47,6 +50,17 @@ export default defineConfig({
             'test/lifecycle/replay.test.ts',
           ],
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
+        },
+      },
+      // The same kernels with every load and store watched, and what they move.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-checked',
+          testTimeout: 300_000,
+          globalSetup: ['test/cuda-emulation/build_checked.mts'],
+          include: ['test/ops/*.test.ts', 'test/cuda-emulation/traffic.test.ts'],
+          env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated', SIDETUNE_ADDON: 'build/checked/Release/sidetune.node' },
         },
       },
     ],
