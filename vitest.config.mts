@@ -60,7 +60,12 @@ export default defineConfig({
           testTimeout: 300_000,
           globalSetup: ['test/cuda-emulation/build_checked.mts'],
           include: ['test/ops/*.test.ts', 'test/cuda-emulation/traffic.test.ts'],
-          env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated', SIDETUNE_ADDON: 'build/checked/Release/sidetune.node' },
+          env: {
+            SIDETUNE_TEST_DEVICE: 'cuda-emulated',
+            SIDETUNE_TEST_WATCHED: '1',
+            SIDETUNE_EMULATION: 'sms=1', // blocks that have much to do come to all barriers
+            SIDETUNE_ADDON: 'build/checked/Release/sidetune.node',
+          },
         },
       },
     ],

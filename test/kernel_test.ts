@@ -13,8 +13,9 @@ import { bf16ToFloat32, float32ToBf16 } from '../lib/io/half';
 import { openSafetensors } from '../lib/io/safetensors';
 import { setTestFlags } from '../lib/kernels';
 import { type DType, Tensor } from '../lib/tensor';
+import { missedBarriers } from './barriers';
 import { type Bound, difference, epsilon, relativeToMaximum } from './compare';
-import { openOn, openVariant, targets, variants } from './each_target';
+import { isWatched, openOn, openVariant, targets, variants } from './each_target';
 import { Random } from './random';
 import type { Reference } from './reference/array';
 
@@ -38,6 +39,8 @@ export interface Case {
   /** Element-by-element bound |got − want| ≤ roundings · ε · |want| + floor, for inputs over many magnitudes. */
   floor?: { f32: number; bf16: number };
   only?: Compute;
+  /** Takes long where each access of a kernel is watched: not run there. */
+  long?: boolean;
 }
 
 export interface Golden {
@@ -273,6 +276,26 @@ class Harness {
     return null;
   }
 
+  /** Whether a case is refused or computes wrong numbers on a variant of the device. */
+  async someCaseFails(cases: Case[], variant: string): Promise<boolean> {
+    for (const testCase of cases) {
+      for (const compute of ['f32', 'bf16'] as const) {
+        if (testCase.only && testCase.only !== compute) continue;
+        const prepared = this.prepare(testCase, compute);
+        const options = testCase.options ?? {};
+        try {
+          const result = await withDevice({ variant }, (device) =>
+            this.execute(device, prepared, options, this.test.differentiable),
+          );
+          if (this.checkOutput(testCase, prepared, compute, result.out) !== null) return true;
+        } catch {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
   checkOutput(testCase: Case, prepared: Prepared, compute: Compute, out: ArrayLike<number>): string | null {
     const expected = this.test.reference(prepared.references, testCase.options ?? {}).data;
     return difference(out, expected, this.bound(testCase, compute, 'out', this.outputDtype(compute)));
@@ -308,7 +331,8 @@ function subsets(names: string[]): string[][] {
   return Array.from({ length: 2 ** names.length }, (_, bits) => names.filter((_name, index) => (bits >> index) & 1));
 }
 
-export function kernelTest(family: string, test: KernelTest): void {
+export function kernelTest(family: string, wanted: KernelTest): void {
+  const test = { ...wanted, cases: wanted.cases.filter(({ long }) => !long || !isWatched) };
   const harness = new Harness(family, test);
   describe(family, () => {
     beforeAll(() => setTestFlags({ poison: true }));
@@ -458,6 +482,16 @@ export function kernelTest(family: string, test: KernelTest): void {
         expect([...unseen], `${compute}: no case can see`).toEqual([]);
       }
     });
+
+    if (isWatched) {
+      const missed = missedBarriers(family.split(':')[0]!);
+      it('sabotage: some case notices that a barrier is missing', { timeout: 600_000 }, async () => {
+        const cases = [...test.cases].sort((one, other) => cost(one) - cost(other));
+        for (const barrier of missed) {
+          if (await harness.someCaseFails(cases, `sms=1 without=${barrier}`)) missed.delete(barrier);
+        }
+      });
+    }
 
     for (const bad of test.bad) {
       it(`bad call: ${bad.name}`, async () => {

@@ -1,5 +1,5 @@
-// What the check build has counted, for tests in JavaScript: traffic(part) -> { read, written, rawRead, rawWritten } of the kernels
-// with `part` in their names, and reset(). The library that is meant lies beside this file.
+// What the check build has counted, for tests in JavaScript: traffic(part) -> { read, written, rawRead, rawWritten } of the
+// kernels with `part` in their names, and reset(). The library that is meant lies beside this file.
 #include <dlfcn.h>
 #include <node_api.h>
 
