@@ -12,7 +12,7 @@ const BARRIER = /\b__sync(?:threads|warp)\([^;()]*\);/;
 
 /** Whose cases come to the barriers of a header, by function. Other files have the family's name, as 'attention_f32.cu' has. */
 const owners: Record<string, string> = {
-  'patch_grid.cuh': 'depthwise_conv',
+  'patch_grid.cuh': 'side_inject',
   'warp.cuh warp_barrier': 'attention',
   'warp.cuh block_sum': 'layer_norm',
   'warp.cuh block_max': 'cross_entropy',

@@ -37,6 +37,9 @@ kernelTest('attention', {
     // Around the padding of rows and vectors, and around one tile of queries.
     ...[6, 15, 16, 17, 18].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 8])),
     ...[72, 73].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 5])),
+    // More tiles than a small GPU has blocks; and as many keys as a block has warps for.
+    attentionCase('24 heads', [2, 40, 12, 8]),
+    attentionCase('64 tokens, heads of 128', [1, 64, 1, 128], { only: 'bf16' }),
     attentionCase('ViT-B head', [2, 197, 2, 64], { long: true }),
     attentionCase('1025 tokens', [1, 1025, 1, 4], { long: true }),
     // Tiles on both sides of a tile's edge in several blocks, for the widths whose tiles differ.

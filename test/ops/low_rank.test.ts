@@ -18,7 +18,12 @@ function lowRankCase(name: string, shape: number[], r: number, extra: Partial<Ca
   const rows = shape.reduce((product, length) => product * length, 1) / d;
   return {
     name,
-    inputs: { h: shape, z: shape, a: { shape: [d, r], scale: 1 / Math.sqrt(d) }, c: [r, d] },
+    inputs: {
+      h: shape,
+      z: shape,
+      a: { shape: [d, r], scale: 1 / Math.sqrt(d) },
+      c: { shape: [r, d], scale: r > 16 ? 1 / Math.sqrt(r) : 1 },
+    },
     options: { initialize: false },
     keeps: () => rows * r * 4,
     ...extra,
@@ -37,6 +42,14 @@ kernelTest('low_rank', {
     ...[1, 15, 16, 17, 31, 33].map((d) => lowRankCase(`width ${d}`, [3, d], 2)),
     lowRankCase('197 tokens', [1, 197, 12], 2),
     lowRankCase('ViT-B rows', [1, 3, 768], 2),
+    // Ranks in several batches, and beyond what a GPU keeps in shared memory; rows of more vectors than a block has threads.
+    ...[20, 40, 300].map((r) => lowRankCase(`rank ${r}`, [2, 3, 20], r)),
+    lowRankCase('rank 40 in rows of several warps', [3, 160], 40),
+    ...[1028, 2052].map((d) => {
+      // a is small: sums of so many numbers are not as exact as the others.
+      const inputs = { h: [9, d], z: [9, d], a: { shape: [d, 9], scale: 0.05 / Math.sqrt(d) }, c: [9, d] };
+      return lowRankCase(`width ${d}`, [9, d], 9, { inputs });
+    }),
     lowRankCase('zeros', [3, 24], 2, {
       inputs: { h: [3, 24], z: { shape: [3, 24], values: () => 0 }, a: [24, 2], c: [2, 24] },
       degenerate: true,
@@ -104,6 +117,8 @@ kernelTest('low_rank: project', {
     ...[1, 15, 16, 17, 31, 33].map((d) => projectCase(`width ${d}`, [3, d], 2)),
     projectCase('197 tokens', [1, 197, 12], 2),
     projectCase('ViT-B rows', [1, 3, 768], 2),
+    ...[40, 300].map((r) => projectCase(`rank ${r}`, [2, 3, 20], r)),
+    ...[1028, 2052].map((d) => projectCase(`width ${d}`, [9, d], 9, { floor: { f32: 3e-6, bf16: 1e-2 } })),
     projectCase('zeros', [3, 24], 2, {
       inputs: { z: { shape: [3, 24], values: () => 0 }, a: [24, 2] },
       degenerate: true,
@@ -161,6 +176,8 @@ kernelTest('low_rank: combine', {
     ...[1, 15, 16, 17, 31, 33].map((d) => combineCase(`width ${d}`, [3, d], 2)),
     combineCase('197 tokens', [1, 197, 12], 2),
     combineCase('ViT-B rows', [1, 3, 768], 2),
+    combineCase('rank 100', [2, 3, 8], 100),
+    combineCase('width 2052', [9, 2052], 4),
   ],
   run: (inputs) => lowRankCombine_(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
   reference: (inputs) => reference.lowRankCombine(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
@@ -351,22 +368,25 @@ describe('in place', () => {
 });
 
 describe('many blocks at once', () => {
-  const [rows, d, r, blocks] = [37, 20, 2, 7];
-  const list = (device: Device, shape: number[], seed: number, dtype: DType = 'f32'): Tensor[] =>
-    Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, dtype));
-  const make = (device: Device, dtype: DType) => ({
-    z: list(device, [rows, d], 10, dtype),
-    a: list(device, [d, r], 20),
-    c: list(device, [r, d], 30),
-    cotangent: draw(device, [rows, d], 40),
-  });
+  const [rows, d, r] = [37, 20, 2];
+  const make = (device: Device, blocks: number, dtype: DType) => {
+    const list = (shape: number[], seed: number, type: DType = 'f32'): Tensor[] =>
+      Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, type));
+    return {
+      z: list([rows, d], 100, dtype),
+      a: list([d, r], 200),
+      c: list([r, d], 300),
+      cotangent: draw(device, [rows, d], 400),
+    };
+  };
 
   async function run(
     device: Device,
+    blocks: number,
     dtype: DType,
     body: (h: Tensor, inputs: ReturnType<typeof make>) => Tensor,
   ): Promise<number[][]> {
-    const inputs = make(device, dtype);
+    const inputs = make(device, blocks, dtype);
     const watched = [...inputs.z, ...inputs.a, ...inputs.c];
     const tape = new Tape();
     for (const tensor of watched) tape.watch(tensor);
@@ -382,26 +402,28 @@ describe('many blocks at once', () => {
     return results;
   }
 
-  it.each(['f32', 'bf16'] as const)(
-    'what one accumulate after the other gives, gradients in bits, %s',
-    async (dtype) => {
-      await onEachTarget(async (device) => {
-        await scope(async () => {
-          const [h, ...grads] = await run(device, dtype, (start, { z, a, c }) =>
-            lowRankCombine_(
-              start,
-              z.map((one, j) => lowRankProject(one, a[j]!)),
-              c,
-            ),
-          );
-          const [expectedH, ...expectedGrads] = await run(device, dtype, (start, { z, a, c }) =>
-            z.reduce((sum, one, j) => lowRankAccumulate_(sum, one, a[j]!, c[j]!, { initialize: j === 0 }), start),
-          );
-          // h is summed in another order.
-          expect(difference(h!, expectedH!, { roundings: blocks * r, epsilon: epsilon.f32 })).toBeNull();
-          expect(grads).toEqual(expectedGrads);
-        });
+  // 70 are more than one launch takes on a GPU.
+  it.each([
+    [7, 'f32'],
+    [7, 'bf16'],
+    [70, 'f32'],
+  ] as const)('what one accumulate after the other gives, gradients in bits, %i blocks, %s', async (blocks, dtype) => {
+    await onEachTarget(async (device) => {
+      await scope(async () => {
+        const [h, ...grads] = await run(device, blocks, dtype, (start, { z, a, c }) =>
+          lowRankCombine_(
+            start,
+            z.map((one, j) => lowRankProject(one, a[j]!)),
+            c,
+          ),
+        );
+        const [expectedH, ...expectedGrads] = await run(device, blocks, dtype, (start, { z, a, c }) =>
+          z.reduce((sum, one, j) => lowRankAccumulate_(sum, one, a[j]!, c[j]!, { initialize: j === 0 }), start),
+        );
+        // h is summed in another order.
+        expect(difference(h!, expectedH!, { roundings: blocks * r, epsilon: epsilon.f32 })).toBeNull();
+        expect(grads).toEqual(expectedGrads);
       });
-    },
-  );
+    });
+  });
 });
