@@ -52,6 +52,20 @@ export default defineConfig({
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
         },
       },
+      // bf16 where tensor cores do not take it.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-turing',
+          testTimeout: 300_000,
+          include: ['linear', 'mlp', 'patch_embed', 'attention'].map((family) => `test/ops/${family}.test.ts`),
+          env: {
+            SIDETUNE_TEST_DEVICE: 'cuda-emulated',
+            SIDETUNE_TEST_SHORT: '1',
+            SIDETUNE_EMULATION: 'capability=7.5 shared=64',
+          },
+        },
+      },
       // The same kernels with every load and store watched, and what they move.
       {
         extends: true,
@@ -63,6 +77,7 @@ export default defineConfig({
           env: {
             SIDETUNE_TEST_DEVICE: 'cuda-emulated',
             SIDETUNE_TEST_WATCHED: '1',
+            SIDETUNE_TEST_SHORT: '1',
             SIDETUNE_EMULATION: 'sms=1', // blocks that have much to do come to all barriers
             SIDETUNE_ADDON: 'build/checked/Release/sidetune.node',
           },

@@ -5,6 +5,8 @@ export const testDevice = process.env.SIDETUNE_TEST_DEVICE ?? 'cpu';
 export const onCpu = testDevice === 'cpu';
 /** On the check build (test/cuda-emulation), where all takes ten times as long. */
 export const isWatched = process.env.SIDETUNE_TEST_WATCHED === '1';
+/** Without cases that take long. */
+export const isShort = process.env.SIDETUNE_TEST_SHORT === '1';
 
 const heldTo = process.env.SIDETUNE_SIMD;
 

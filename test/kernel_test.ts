@@ -15,7 +15,7 @@ import { setTestFlags } from '../lib/kernels';
 import { type DType, Tensor } from '../lib/tensor';
 import { missedBarriers } from './barriers';
 import { type Bound, difference, epsilon, relativeToMaximum } from './compare';
-import { isWatched, openOn, openVariant, targets, variants } from './each_target';
+import { isShort, isWatched, openOn, openVariant, targets, variants } from './each_target';
 import { Random } from './random';
 import type { Reference } from './reference/array';
 
@@ -39,7 +39,7 @@ export interface Case {
   /** Element-by-element bound |got − want| ≤ roundings · ε · |want| + floor, for inputs over many magnitudes. */
   floor?: { f32: number; bf16: number };
   only?: Compute;
-  /** Takes long where each access of a kernel is watched: not run there. */
+  /** Left out where tests are to be short (vitest.config.mts). */
   long?: boolean;
 }
 
@@ -325,7 +325,7 @@ function subsets(names: string[]): string[][] {
 }
 
 export function kernelTest(family: string, wanted: KernelTest): void {
-  const test = { ...wanted, cases: wanted.cases.filter(({ long }) => !long || !isWatched) };
+  const test = { ...wanted, cases: wanted.cases.filter(({ long }) => !long || !isShort) };
   const harness = new Harness(family, test);
   const missed = isWatched ? missedBarriers(family.split(':')[0]!) : undefined;
   describe(family, () => {

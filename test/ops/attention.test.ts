@@ -1,6 +1,8 @@
+import { expect, it } from 'vitest';
 import { kernels } from '../../lib/kernels';
 import { attention } from '../../lib/ops';
-import { onCpu } from '../each_target';
+import { Tensor } from '../../lib/tensor';
+import { onCpu, openVariant, variants } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { attention as reference } from '../reference/attention';
 
@@ -231,4 +233,24 @@ kernelTest('attention', {
       message: /attentionBackward: 'gradOut' is 8 channels, expected a multiple of heads = 3/,
     },
   ],
+});
+
+// The widest heads take one stage of tiles where a GPU has little shared memory.
+it('wide heads have the same bits on every variant of the device', async () => {
+  const results = [];
+  for (const variant of variants) {
+    await using device = await openVariant(variant);
+    const draw = (shape: number[], salt: number): Tensor =>
+      Tensor.from(
+        device,
+        Float32Array.from({ length: shape.reduce((p, n) => p * n, 1) }, (_, i) => Math.sin(salt + i * i)),
+        shape,
+        { dtype: 'bf16' },
+      );
+    const qkv = draw([1, 64, 384], 1);
+    const { out, lse } = kernels.attentionForward({ qkv, heads: 1 }, { save: true });
+    const { gradQkv } = kernels.attentionBackward({ gradOut: draw([1, 64, 128], 2), qkv, lse: lse!, heads: 1 });
+    results.push([await out.read(), await gradQkv!.read()]);
+  }
+  for (const other of results.slice(1)) expect(other).toEqual(results[0]);
 });
