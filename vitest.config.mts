@@ -18,7 +18,10 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
-      { extends: true, test: { name: 'all', include: ['test/**/*.test.ts'] } },
+      {
+        extends: true,
+        test: { name: 'all', include: ['test/**/*.test.ts'], exclude: ['test/cuda-emulation/traffic.test.ts'] },
+      },
       ...lesser.map(({ name, simd, isa }) => ({
         extends: true as const,
         test: {
@@ -47,6 +50,37 @@ export default defineConfig({
             'test/lifecycle/{replay,scope,tape,tensor}.test.ts',
           ],
           env: { SIDETUNE_TEST_DEVICE: 'cuda-emulated' },
+        },
+      },
+      // bf16 where tensor cores do not take it.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-turing',
+          testTimeout: 300_000,
+          include: ['linear', 'mlp', 'patch_embed', 'attention'].map((family) => `test/ops/${family}.test.ts`),
+          env: {
+            SIDETUNE_TEST_DEVICE: 'cuda-emulated',
+            SIDETUNE_TEST_SHORT: '1',
+            SIDETUNE_EMULATION: 'capability=7.5 shared=64',
+          },
+        },
+      },
+      // The same kernels with every load and store watched, and what they move.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-checked',
+          testTimeout: 300_000,
+          globalSetup: ['test/cuda-emulation/build_checked.mts'],
+          include: ['test/ops/*.test.ts', 'test/cuda-emulation/traffic.test.ts'],
+          env: {
+            SIDETUNE_TEST_DEVICE: 'cuda-emulated',
+            SIDETUNE_TEST_WATCHED: '1',
+            SIDETUNE_TEST_SHORT: '1',
+            SIDETUNE_EMULATION: 'sms=1', // blocks that have much to do come to all barriers
+            SIDETUNE_ADDON: 'build/checked/Release/sidetune.node',
+          },
         },
       },
     ],

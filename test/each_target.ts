@@ -3,6 +3,10 @@ import { Device, type DeviceOptions } from '../lib/device';
 /** The device that tests of kernels, models and training run on (vitest.config.mts): 'cpu', 'cuda-emulated' or, where there is a GPU, 'cuda:0'. */
 export const testDevice = process.env.SIDETUNE_TEST_DEVICE ?? 'cpu';
 export const onCpu = testDevice === 'cpu';
+/** On the check build (test/cuda-emulation), where all takes ten times as long. */
+export const isWatched = process.env.SIDETUNE_TEST_WATCHED === '1';
+/** Without cases that take long. */
+export const isShort = process.env.SIDETUNE_TEST_SHORT === '1';
 
 const heldTo = process.env.SIDETUNE_SIMD;
 

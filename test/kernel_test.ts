@@ -13,8 +13,9 @@ import { bf16ToFloat32, float32ToBf16 } from '../lib/io/half';
 import { openSafetensors } from '../lib/io/safetensors';
 import { setTestFlags } from '../lib/kernels';
 import { type DType, Tensor } from '../lib/tensor';
+import { missedBarriers } from './barriers';
 import { type Bound, difference, epsilon, relativeToMaximum } from './compare';
-import { openOn, openVariant, targets, variants } from './each_target';
+import { isShort, isWatched, openOn, openVariant, targets, variants } from './each_target';
 import { Random } from './random';
 import type { Reference } from './reference/array';
 
@@ -38,6 +39,8 @@ export interface Case {
   /** Element-by-element bound |got − want| ≤ roundings · ε · |want| + floor, for inputs over many magnitudes. */
   floor?: { f32: number; bf16: number };
   only?: Compute;
+  /** Left out where tests are to be short (vitest.config.mts). */
+  long?: boolean;
 }
 
 export interface Golden {
@@ -273,6 +276,19 @@ class Harness {
     return null;
   }
 
+  /** Whether a case is refused, or computes wrong numbers, on a variant of the device. */
+  async fails(testCase: Case, compute: Compute, variant: string): Promise<boolean> {
+    const prepared = this.prepare(testCase, compute);
+    try {
+      const result = await withDevice({ variant }, (device) =>
+        this.execute(device, prepared, testCase.options ?? {}, this.test.differentiable),
+      );
+      return this.checkOutput(testCase, prepared, compute, result.out) !== null;
+    } catch {
+      return true;
+    }
+  }
+
   checkOutput(testCase: Case, prepared: Prepared, compute: Compute, out: ArrayLike<number>): string | null {
     const expected = this.test.reference(prepared.references, testCase.options ?? {}).data;
     return difference(out, expected, this.bound(testCase, compute, 'out', this.outputDtype(compute)));
@@ -308,8 +324,10 @@ function subsets(names: string[]): string[][] {
   return Array.from({ length: 2 ** names.length }, (_, bits) => names.filter((_name, index) => (bits >> index) & 1));
 }
 
-export function kernelTest(family: string, test: KernelTest): void {
+export function kernelTest(family: string, wanted: KernelTest): void {
+  const test = { ...wanted, cases: wanted.cases.filter(({ long }) => !long || !isShort) };
   const harness = new Harness(family, test);
+  const missed = isWatched ? missedBarriers(family.split(':')[0]!) : undefined;
   describe(family, () => {
     beforeAll(() => setTestFlags({ poison: true }));
     afterAll(() => setTestFlags({}));
@@ -458,6 +476,26 @@ export function kernelTest(family: string, test: KernelTest): void {
         expect([...unseen], `${compute}: no case can see`).toEqual([]);
       }
     });
+
+    if (missed) {
+      it('sabotage: some case notices that a barrier is missing', { timeout: 600_000 }, async () => {
+        const runs = [...test.cases]
+          .sort((one, other) => cost(one) - cost(other))
+          .flatMap((testCase) =>
+            (['f32', 'bf16'] as const)
+              .filter((compute) => !testCase.only || testCase.only === compute)
+              .flatMap((compute) => ['sms=1', 'sms=1 shared=48'].map((device) => ({ testCase, compute, device }))),
+          );
+        for (const barrier of missed) {
+          for (const [index, run] of runs.entries()) {
+            if (!(await harness.fails(run.testCase, run.compute, `${run.device} without=${barrier}`))) continue;
+            missed.delete(barrier);
+            runs.unshift(...runs.splice(index, 1)); // it comes to the next barrier, too, as a rule
+            break;
+          }
+        }
+      });
+    }
 
     for (const bad of test.bad) {
       it(`bad call: ${bad.name}`, async () => {

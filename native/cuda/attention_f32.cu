@@ -339,9 +339,8 @@ void dispatch_tiles(const Properties& properties, int64_t width, int tiles, cons
 }
 
 template <int E, int R>
-Grid grid_of(const AttentionShape& shape, int64_t blocks_of_head, int tiles) {
-  return {dim3(static_cast<unsigned>(std::min(shape.all_heads() * blocks_of_head, kMostBlocks))), kThreads,
-          bytes_of_block<E, R>(tiles)};
+Grid grid_of(const Properties& properties, const AttentionShape& shape, int64_t blocks_of_head, int tiles) {
+  return {blocks_for(properties, shape.all_heads() * blocks_of_head, 1), kThreads, bytes_of_block<E, R>(tiles)};
 }
 
 NumbersInMemory numbers_of(const Tensor& tensor) { return {tensor.data, tensor.dtype == DType::bf16}; }
@@ -353,8 +352,8 @@ void run_in_f32(Cuda& cuda, const attention::Forward& k) {
   dispatch_tiles(cuda.properties, shape.width, 1, [&](auto width, auto rows) {
     constexpr int E = decltype(width)::value, R = decltype(rows)::value;
     const int64_t blocks_of_head = divide_up(shape.tokens, kSide * R);
-    launch(cuda, attention_forward<E, R>, grid_of<E, R>(shape, blocks_of_head, 1), shape, numbers_of(k.qkv), numbers_of(k.out),
-           k.lse.as<float>(), blocks_of_head);
+    launch(cuda, attention_forward<E, R>, grid_of<E, R>(cuda.properties, shape, blocks_of_head, 1), shape, numbers_of(k.qkv),
+           numbers_of(k.out), k.lse.as<float>(), blocks_of_head);
   });
 }
 
@@ -363,7 +362,7 @@ void run_in_f32(Cuda& cuda, const attention::Backward& k, RowStatistics* statist
   dispatch_tiles(cuda.properties, shape.width, 2, [&](auto width, auto rows) {
     constexpr int E = decltype(width)::value, R = decltype(rows)::value;
     const int64_t blocks_of_head = divide_up(shape.tokens, kSide * R);
-    const Grid grid = grid_of<E, R>(shape, blocks_of_head, 2);
+    const Grid grid = grid_of<E, R>(cuda.properties, shape, blocks_of_head, 2);
     launch(cuda, attention_backward_queries<E, R>, grid, shape, numbers_of(k.grad_out), numbers_of(k.qkv),
            k.lse.as<const float>(), numbers_of(k.grad_qkv), statistics, blocks_of_head);
     launch(cuda, attention_backward_keys<E, R>, grid, shape, numbers_of(k.grad_out), numbers_of(k.qkv), statistics,

@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     attention_backward_queries(const AttentionShape shape, const bf16_t* grad_out, const bf16_t* qkv, const float* lse,
                                bf16_t* grad_qkv, RowStatistics* statistics, int64_t blocks_of_head) {
   constexpr int kKeys = Tiling<E>::kKeys, kStage = 2 * kKeys * E;
-  static_assert(kMostWarps * 16 <= 2 * kKeys, "queries and gradients fit two stages");
+  static_assert(kMostWarps * 16 <= 2 * kKeys, "queries and gradients fit two stages, and results the first");
   SharedMemory shared;
   bf16_t* stages = shared.take<bf16_t>(2 * kStage);
   const int rows = static_cast<int>(blockDim.x) / kWarp * 16, own = warp() * 16;
@@ -281,7 +281,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
           statistics[head * shape.tokens + query + 8 * half] = make_float4(row_lse[half], factor[half], mean_dp[half], 0);
       }
     }
-    __syncthreads();
+    // The last tile of an even number of them is in the second stage: the first is free.
     const float factors[2] = {shape.scale, shape.scale};
     store_rows<E>(shape, sums[0], factors, stages + own * E, grad_qkv + shape.at(head, 3), stride, first + own);
     __syncthreads();
@@ -399,9 +399,8 @@ struct BlocksPlan {
     blocks_of_head = divide_up(owners, most_warps);
     warps = static_cast<int>(divide_up(owners, blocks_of_head));
   }
-  Grid grid(const AttentionShape& shape, int64_t shared_bytes) const {
-    const int64_t items = shape.all_heads() * blocks_of_head;
-    return {dim3(static_cast<unsigned>(std::min(items, kMostBlocks))), warps * kWarp, shared_bytes};
+  Grid grid(const Properties& properties, const AttentionShape& shape, int64_t shared_bytes) const {
+    return {blocks_for(properties, shape.all_heads() * blocks_of_head, 1), warps * kWarp, shared_bytes};
   }
 };
 
@@ -412,7 +411,7 @@ void run_on_tensor_cores(Cuda& cuda, const attention::Forward& k) {
   dispatch_head(shape.width, [&](auto width) {
     constexpr int E = decltype(width)::value;
     const BlocksPlan plan(shape, 16 * Tiling<E>::kBlocks, kMostWarps);
-    launch(cuda, attention_forward<E>, plan.grid(shape, shared_bytes<bf16_t>(4 * Tiling<E>::kKeys * E)), shape,
+    launch(cuda, attention_forward<E>, plan.grid(cuda.properties, shape, shared_bytes<bf16_t>(4 * Tiling<E>::kKeys * E)), shape,
            k.qkv.as<const bf16_t>(), k.out.as<bf16_t>(), k.lse.as<float>(), plan.blocks_of_head);
   });
 }
@@ -422,13 +421,15 @@ void run_on_tensor_cores(Cuda& cuda, const attention::Backward& k, RowStatistics
   dispatch_head(shape.width, [&](auto width) {
     constexpr int E = decltype(width)::value;
     const BlocksPlan queries(shape, 16, kMostWarps);
-    launch(cuda, attention_backward_queries<E>, queries.grid(shape, shared_bytes<bf16_t>(4 * Tiling<E>::kKeys * E)), shape,
+    launch(cuda, attention_backward_queries<E>,
+           queries.grid(cuda.properties, shape, shared_bytes<bf16_t>(4 * Tiling<E>::kKeys * E)), shape,
            k.grad_out.as<const bf16_t>(), k.qkv.as<const bf16_t>(), k.lse.as<const float>(), k.grad_qkv.as<bf16_t>(), statistics,
            queries.blocks_of_head);
     const KeysPlan<E> memory(cuda.properties, BlocksPlan(shape, 16, kMostWarps).warps);
     const BlocksPlan keys(shape, 16, memory.warps);
-    launch(cuda, attention_backward_keys<E>, keys.grid(shape, memory.bytes()), shape, k.grad_out.as<const bf16_t>(),
-           k.qkv.as<const bf16_t>(), statistics, k.grad_qkv.as<bf16_t>(), keys.blocks_of_head, memory.stages);
+    launch(cuda, attention_backward_keys<E>, keys.grid(cuda.properties, shape, memory.bytes()), shape,
+           k.grad_out.as<const bf16_t>(), k.qkv.as<const bf16_t>(), statistics, k.grad_qkv.as<bf16_t>(), keys.blocks_of_head,
+           memory.stages);
   });
 }
 

@@ -87,6 +87,7 @@ __global__ void layer_norm_backward(const T* grad_out, const T* x, const float* 
       store(xhat_row + column, xhat);
     }
     if (!grad_x) continue;
+    // Two places in turn: where one is written again, a barrier has passed since it was read.
     const float mean_g = block_sum(sum_g, scratch[0]) / static_cast<float>(d);
     const float mean_gx = block_sum(sum_gx, scratch[1]) / static_cast<float>(d);
     for (int column = first; column < d; column += step) {
@@ -99,7 +100,6 @@ __global__ void layer_norm_backward(const T* grad_out, const T* x, const float* 
       }
       store(grad_x + row * d + column, gradient);
     }
-    __syncthreads();  // before the next row's sums
   }
   if (!sums) return;
   for (int column = first; column < d; column += step) {

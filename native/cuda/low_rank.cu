@@ -208,10 +208,10 @@ void change_rows(Cuda& cuda, const T* z, RowArguments k, Workspace scratch) {
   });
 }
 
-// Rows that a block sums, one tile after another. 24 for each rank keep what sums cost under a tenth of what the rows move, but
-// there are 64 groups where there are rows for them.
+// Rows that a block sums, one tile after another. 24 for each rank keep what sums cost under a tenth of what the rows move; of
+// more than two ranks there are 64 groups where there are rows for them.
 int64_t group_rows(int64_t rows, int64_t ranks) {
-  return std::min<int64_t>(std::max<int64_t>(24 * ranks, 32), std::max<int64_t>(divide_up(rows, 64), 32));
+  return std::min<int64_t>(std::max<int64_t>(24 * ranks, 32), std::max<int64_t>(divide_up(rows, 64), 48));
 }
 
 template <class T>

@@ -379,9 +379,9 @@ void convolve(Cuda& cuda, const PatchGrid& g, const float* weight, bool flipped,
       return launch(cuda, convolve_directly_kernel<Source, Sink>,
                     {blocks_for(cuda.properties, size, kPatchThreads), kPatchThreads}, g, weight, flipped, source, sink);
     }
-    const int64_t items = std::min(g.images * t.count() * t.slices(g), kMostBlocks);
+    const int64_t items = g.images * t.count() * t.slices(g);
     launch(cuda, convolve_kernel<width.value, side.value, Source, Sink>,
-           {dim3(static_cast<unsigned>(items)), kPatchThreads, t.shared_bytes}, g, t, weight, flipped, source, sink);
+           {blocks_for(cuda.properties, items, 1), kPatchThreads, t.shared_bytes}, g, t, weight, flipped, source, sink);
   });
 }
 
@@ -411,10 +411,9 @@ void convolve_backward(Cuda& cuda, const PatchGrid& g, const float* weight, Work
       return launch(cuda, weight_gradient_directly_kernel<Value, Gradient>,
                     {blocks_for(cuda.properties, groups * size, kPatchThreads), kPatchThreads}, g, value, gradient, sums, groups);
     }
-    const int64_t items = std::min(groups * t.slices(g), kMostBlocks);
     launch(cuda, convolve_backward_kernel<width.value, side.value, Value, Gradient, Sink>,
-           {dim3(static_cast<unsigned>(items)), kPatchThreads, t.shared_bytes}, g, t, weight, value, gradient, wants_input, sink,
-           sums, groups);
+           {blocks_for(cuda.properties, groups * t.slices(g), 1), kPatchThreads, t.shared_bytes}, g, t, weight, value, gradient,
+           wants_input, sink, sums, groups);
   });
   add_groups(cuda, sums, groups, size, size, grad_weight);
 }

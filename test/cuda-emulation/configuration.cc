@@ -32,6 +32,13 @@ void set_failure(Configuration& configuration, const std::string& value) {
   configuration.failure = *error;
 }
 
+void leave_out(Configuration& configuration, const std::string& value) {
+  const size_t colon = value.find(':');
+  if (colon == std::string::npos) refuse("without", value, "FILE:LINE of a barrier");
+  configuration.left_out_file = value.substr(0, colon);
+  configuration.left_out_line = static_cast<int>(whole_number("without", value.substr(colon + 1), 1, INT32_MAX));
+}
+
 void set(Configuration& configuration, const std::string& key, const std::string& value) {
   if (key == "sms") {
     configuration.multiprocessors = static_cast<int>(whole_number(key, value, 1, 1024));
@@ -55,9 +62,11 @@ void set(Configuration& configuration, const std::string& key, const std::string
     configuration.memory_bytes = static_cast<size_t>(whole_number(key, value, 1, int64_t{1} << 46));
   } else if (key == "fail") {
     set_failure(configuration, value);
+  } else if (key == "without") {
+    leave_out(configuration, value);
   } else {
     throw std::invalid_argument("SIDETUNE_EMULATION: unknown key '" + key +
-                                "', known: sms, shared, capability, order, seed, streams, memory, fail");
+                                "', known: sms, shared, capability, order, seed, streams, memory, fail, without");
   }
 }
 

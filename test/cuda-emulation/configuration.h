@@ -21,6 +21,8 @@ struct Configuration {
   std::string failing;  // the API function that is to fail, or "any"; empty: none
   int64_t failing_call = 0;
   cudaError_t failure = cudaSuccess;
+  std::string left_out_file;  // whose barrier in left_out_line is none
+  int left_out_line = 0;
 };
 
 // Throws std::invalid_argument with the key and value that are not known.

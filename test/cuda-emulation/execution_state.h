@@ -83,6 +83,7 @@ class Execution {
   Allocation copied_from = {};
 
  private:
+  bool is_left_out(Place place) const;
   void run_block(int64_t block);
   void permute(std::vector<int>& order);
   void start_fiber(Fiber& from);
@@ -99,6 +100,8 @@ class Execution {
   const Launch* launch_ = nullptr;
   Order order_ = Order::ascending;
   std::mt19937_64 random_;
+  std::string left_out_file_;
+  int left_out_line_ = 0;
   bool failed_ = false;
 
   Stacks stacks_;

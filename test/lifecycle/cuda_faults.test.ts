@@ -106,3 +106,41 @@ it('a lost device says so, and can be opened again', async () => {
   await using again = await Device.open('cuda-emulated');
   expect(((await gelu(Tensor.from(again, [1, 2, 3, 4], [4])).read()) as Float32Array)[0]).toBeCloseTo(0.841345, 5);
 });
+
+describe('a device that cannot be opened', () => {
+  const refusal = async (emulation: string, name = 'cuda-emulated', options = {}): Promise<SidetuneError> => {
+    process.env.SIDETUNE_EMULATION = emulation;
+    try {
+      return (await errorOf(() => Device.open(name, options)))!;
+    } finally {
+      delete process.env.SIDETUNE_EMULATION;
+    }
+  };
+  it.each([
+    ['fail=cudaGetDeviceCount:1:cudaErrorInsufficientDriver', /driver/],
+    ['fail=cudaGetDeviceCount:1:cudaErrorInitializationError', /CUDA cannot start: cudaErrorInitializationError/],
+    ['fail=cudaGetDeviceCount:1:cudaErrorNoDevice', /no CUDA device 0: this machine has none/],
+    ['fail=cudaGetDeviceProperties:1:cudaErrorUnknown', /reading the device's properties: cudaErrorUnknown/],
+    ['fail=cudaStreamCreateWithFlags:1:cudaErrorUnknown', /cudaErrorUnknown/],
+    ['fail=cudaMalloc:1:cudaErrorMemoryAllocation', /./],
+  ])('says why: %s', async (emulation, message) => {
+    expect((await refusal(emulation)).message).toMatch(message);
+    await using device = await Device.open('cuda-emulated');
+    expect(device.info().backend).toBe('cuda');
+  });
+  it('has an option that is for another', async () => {
+    expect(await refusal('', 'cuda-emulated', { threads: 2 })).toMatchObject({
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'threads',
+    });
+  });
+});
+
+it('copies on the device, and says what it is', async () => {
+  await using device = await Device.open('cuda-emulated');
+  const from = Tensor.from(device, [1, 2, 3], [3]);
+  const to = Tensor.zeros(device, [3]);
+  to.copyFrom(from);
+  expect(Array.from((await to.read()) as Float32Array)).toEqual([1, 2, 3]);
+  expect(device.info()).toMatchObject({ multiprocessors: 4 });
+});

@@ -1,6 +1,8 @@
+import { expect, it } from 'vitest';
 import { kernels } from '../../lib/kernels';
 import { attention } from '../../lib/ops';
-import { onCpu } from '../each_target';
+import { Tensor } from '../../lib/tensor';
+import { onCpu, openVariant, variants } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { attention as reference } from '../reference/attention';
 
@@ -37,8 +39,11 @@ kernelTest('attention', {
     // Around the padding of rows and vectors, and around one tile of queries.
     ...[6, 15, 16, 17, 18].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 8])),
     ...[72, 73].map((N) => attentionCase(`${N} tokens`, [1, N, 1, 5])),
-    attentionCase('ViT-B head', [2, 197, 2, 64]),
-    attentionCase('1025 tokens', [1, 1025, 1, 4]),
+    // More tiles than a small GPU has blocks; and as many keys as a block has warps for.
+    attentionCase('24 heads', [2, 40, 12, 8]),
+    attentionCase('64 tokens, heads of 128', [1, 64, 1, 128], { only: 'bf16' }),
+    attentionCase('ViT-B head', [2, 197, 2, 64], { long: true }),
+    attentionCase('1025 tokens', [1, 1025, 1, 4], { long: true }),
     // Tiles on both sides of a tile's edge in several blocks, for the widths whose tiles differ.
     // Wider heads' tiles differ in bf16 alone; in f32 their longer sums come to the bound.
     ...[32, 64, 80].map((E) => attentionCase(`130 tokens, heads of ${E}`, [1, 130, 2, E])),
@@ -53,8 +58,16 @@ kernelTest('attention', {
           batched('ViT-B head', [2, 197, 2, 64]),
           // Backward's scratch memory holds 5 of 6 images, and 7 of 9 heads. Of so many numbers a few have sums that cancel, and so
           // many scores are not for every test.
-          batched('6 images of 300 tokens', [6, 300, 16, 2], { floor: { f32: 1e-6, bf16: 4e-3 }, degenerate: true }),
-          batched('9 heads of 1025 tokens', [1, 1025, 9, 8], { floor: { f32: 1e-6, bf16: 4e-3 }, degenerate: true }),
+          batched('6 images of 300 tokens', [6, 300, 16, 2], {
+            floor: { f32: 1e-6, bf16: 4e-3 },
+            degenerate: true,
+            long: true,
+          }),
+          batched('9 heads of 1025 tokens', [1, 1025, 9, 8], {
+            floor: { f32: 1e-6, bf16: 4e-3 },
+            degenerate: true,
+            long: true,
+          }),
         ]),
     attentionCase('negative scale', [1, 9, 2, 8], { options: { heads: 2, scale: -0.3 } }),
     attentionCase('zeros', [1, 9, 2, 8], {
@@ -220,4 +233,24 @@ kernelTest('attention', {
       message: /attentionBackward: 'gradOut' is 8 channels, expected a multiple of heads = 3/,
     },
   ],
+});
+
+// The widest heads take one stage of tiles where a GPU has little shared memory.
+it('wide heads have the same bits on every variant of the device', async () => {
+  const results = [];
+  for (const variant of variants) {
+    await using device = await openVariant(variant);
+    const draw = (shape: number[], salt: number): Tensor =>
+      Tensor.from(
+        device,
+        Float32Array.from({ length: shape.reduce((p, n) => p * n, 1) }, (_, i) => Math.sin(salt + i * i)),
+        shape,
+        { dtype: 'bf16' },
+      );
+    const qkv = draw([1, 64, 384], 1);
+    const { out, lse } = kernels.attentionForward({ qkv, heads: 1 }, { save: true });
+    const { gradQkv } = kernels.attentionBackward({ gradOut: draw([1, 64, 128], 2), qkv, lse: lse!, heads: 1 });
+    results.push([await out.read(), await gradQkv!.read()]);
+  }
+  for (const other of results.slice(1)) expect(other).toEqual(results[0]);
 });

@@ -41,6 +41,12 @@ kernelTest('depthwise_conv', {
     convCase('three images', [3, 1, [3, 2], 7, 5]),
     convCase('14 × 14 and CLS', [1, 1, [14, 14], 3, 3]),
     convCase('many channels', [1, 1, [3, 3], 300, 3]),
+    convCase('many images and channels', [6, 1, [2, 2], 100, 3]),
+    // Too large for a GPU's shared memory: in bands of rows, in parts of rows, and with kernels of which not one patch fits. How the weight's gradient falls
+    // into sums depends on how much of it there is.
+    convCase('a large grid', [1, 1, [60, 60], 3, 3], { degenerate: true }),
+    convCase('a wide grid', [1, 0, [2, 20_000], 1, 3], { degenerate: true }),
+    convCase('a kernel of 163', [2, 1, [2, 3], 1, 163], { degenerate: true }),
     convCase('zeros', [1, 1, [3, 3], 4, 3], {
       inputs: { x: { shape: [1, 10, 4], values: () => 0 }, weight: [4, 1, 3, 3] },
       degenerate: true,

@@ -18,7 +18,12 @@ function lowRankCase(name: string, shape: number[], r: number, extra: Partial<Ca
   const rows = shape.reduce((product, length) => product * length, 1) / d;
   return {
     name,
-    inputs: { h: shape, z: shape, a: { shape: [d, r], scale: 1 / Math.sqrt(d) }, c: [r, d] },
+    inputs: {
+      h: shape,
+      z: shape,
+      a: { shape: [d, r], scale: 1 / Math.sqrt(d) },
+      c: { shape: [r, d], scale: r > 16 ? 1 / Math.sqrt(r) : 1 },
+    },
     options: { initialize: false },
     keeps: () => rows * r * 4,
     ...extra,
@@ -37,6 +42,14 @@ kernelTest('low_rank', {
     ...[1, 15, 16, 17, 31, 33].map((d) => lowRankCase(`width ${d}`, [3, d], 2)),
     lowRankCase('197 tokens', [1, 197, 12], 2),
     lowRankCase('ViT-B rows', [1, 3, 768], 2),
+    // Ranks in several batches, and beyond what a GPU keeps in shared memory.
+    ...[20, 40, 300].map((r) => lowRankCase(`rank ${r}`, [2, 3, 20], r)),
+    lowRankCase('rank 40 in rows of several warps', [3, 160], 40),
+    // More vectors than a block has threads. a is small: sums of so many numbers are not as exact as the others.
+    ...[1028, 2052].map((d) => {
+      const inputs = { h: [9, d], z: [9, d], a: { shape: [d, 9], scale: 0.05 / Math.sqrt(d) }, c: [9, d] };
+      return lowRankCase(`width ${d}`, [9, d], 9, { inputs });
+    }),
     lowRankCase('zeros', [3, 24], 2, {
       inputs: { h: [3, 24], z: { shape: [3, 24], values: () => 0 }, a: [24, 2], c: [2, 24] },
       degenerate: true,
@@ -104,6 +117,8 @@ kernelTest('low_rank: project', {
     ...[1, 15, 16, 17, 31, 33].map((d) => projectCase(`width ${d}`, [3, d], 2)),
     projectCase('197 tokens', [1, 197, 12], 2),
     projectCase('ViT-B rows', [1, 3, 768], 2),
+    ...[40, 300].map((r) => projectCase(`rank ${r}`, [2, 3, 20], r)),
+    ...[1028, 2052].map((d) => projectCase(`width ${d}`, [9, d], 9, { floor: { f32: 3e-6, bf16: 1e-2 } })),
     projectCase('zeros', [3, 24], 2, {
       inputs: { z: { shape: [3, 24], values: () => 0 }, a: [24, 2] },
       degenerate: true,
@@ -161,6 +176,8 @@ kernelTest('low_rank: combine', {
     ...[1, 15, 16, 17, 31, 33].map((d) => combineCase(`width ${d}`, [3, d], 2)),
     combineCase('197 tokens', [1, 197, 12], 2),
     combineCase('ViT-B rows', [1, 3, 768], 2),
+    combineCase('rank 100', [2, 3, 8], 100),
+    combineCase('width 2052', [9, 2052], 4),
   ],
   run: (inputs) => lowRankCombine_(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
   reference: (inputs) => reference.lowRankCombine(inputs.h!, three(inputs, uNames), three(inputs, cNames)),
@@ -351,22 +368,25 @@ describe('in place', () => {
 });
 
 describe('many blocks at once', () => {
-  const [rows, d, r, blocks] = [37, 20, 2, 7];
-  const list = (device: Device, shape: number[], seed: number, dtype: DType = 'f32'): Tensor[] =>
-    Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, dtype));
-  const make = (device: Device, dtype: DType) => ({
-    z: list(device, [rows, d], 10, dtype),
-    a: list(device, [d, r], 20),
-    c: list(device, [r, d], 30),
-    cotangent: draw(device, [rows, d], 40),
-  });
+  const [rows, d, r] = [37, 20, 2];
+  const make = (device: Device, blocks: number, dtype: DType) => {
+    const list = (shape: number[], seed: number, type: DType = 'f32'): Tensor[] =>
+      Array.from({ length: blocks }, (_, j) => draw(device, shape, seed + j, type));
+    return {
+      z: list([rows, d], 100, dtype),
+      a: list([d, r], 200),
+      c: list([r, d], 300),
+      cotangent: draw(device, [rows, d], 400),
+    };
+  };
 
   async function run(
     device: Device,
+    blocks: number,
     dtype: DType,
     body: (h: Tensor, inputs: ReturnType<typeof make>) => Tensor,
   ): Promise<number[][]> {
-    const inputs = make(device, dtype);
+    const inputs = make(device, blocks, dtype);
     const watched = [...inputs.z, ...inputs.a, ...inputs.c];
     const tape = new Tape();
     for (const tensor of watched) tape.watch(tensor);
@@ -382,26 +402,96 @@ describe('many blocks at once', () => {
     return results;
   }
 
-  it.each(['f32', 'bf16'] as const)(
-    'what one accumulate after the other gives, gradients in bits, %s',
-    async (dtype) => {
-      await onEachTarget(async (device) => {
-        await scope(async () => {
-          const [h, ...grads] = await run(device, dtype, (start, { z, a, c }) =>
-            lowRankCombine_(
-              start,
-              z.map((one, j) => lowRankProject(one, a[j]!)),
-              c,
-            ),
-          );
-          const [expectedH, ...expectedGrads] = await run(device, dtype, (start, { z, a, c }) =>
-            z.reduce((sum, one, j) => lowRankAccumulate_(sum, one, a[j]!, c[j]!, { initialize: j === 0 }), start),
-          );
-          // h is summed in another order.
-          expect(difference(h!, expectedH!, { roundings: blocks * r, epsilon: epsilon.f32 })).toBeNull();
-          expect(grads).toEqual(expectedGrads);
-        });
+  // 70 are more than one launch takes on a GPU.
+  it.each([
+    [7, 'f32'],
+    [7, 'bf16'],
+    [70, 'f32'],
+  ] as const)('what one accumulate after the other gives, gradients in bits, %i blocks, %s', async (blocks, dtype) => {
+    await onEachTarget(async (device) => {
+      await scope(async () => {
+        const [h, ...grads] = await run(device, blocks, dtype, (start, { z, a, c }) =>
+          lowRankCombine_(
+            start,
+            z.map((one, j) => lowRankProject(one, a[j]!)),
+            c,
+          ),
+        );
+        const [expectedH, ...expectedGrads] = await run(device, blocks, dtype, (start, { z, a, c }) =>
+          z.reduce((sum, one, j) => lowRankAccumulate_(sum, one, a[j]!, c[j]!, { initialize: j === 0 }), start),
+        );
+        // h is summed in another order.
+        expect(difference(h!, expectedH!, { roundings: blocks * r, epsilon: epsilon.f32 })).toBeNull();
+        expect(grads).toEqual(expectedGrads);
       });
-    },
-  );
+    });
+  });
+});
+
+// Factors that do not fit into a GPU's shared memory, for each number of ranks that it works off at a time.
+it.each([
+  [30_000, 1],
+  [16_000, 2],
+  [8_000, 4],
+  [4_000, 8],
+  [8_001, 2],
+])('one row of %i, rank %i', async (d, r) => {
+  await onEachTarget(async (device) => {
+    await scope(async () => {
+      const small = 1 / Math.sqrt(d);
+      const f32 = (count: number, f: (i: number) => number) => Float32Array.from({ length: count }, (_, i) => f(i));
+      const [z, h, gradH] = [f32(d, (i) => Math.sin(i)), f32(d, (i) => Math.cos(i)), f32(d, (i) => Math.sin(3 * i))];
+      const [a, c] = [f32(d * r, (i) => small * Math.cos(2 * i)), f32(r * d, (i) => small * Math.sin(5 * i))];
+      const ranks = Array.from({ length: r }, (_, j) => j);
+      const sum = (count: number, f: (i: number) => number): number => {
+        let total = 0;
+        for (let i = 0; i < count; i++) total += f(i);
+        return total;
+      };
+      const u = ranks.map((j) => sum(d, (i) => z[i]! * a[i * r + j]!));
+      const gu = ranks.map((j) => sum(d, (i) => gradH[i]! * c[j * d + i]!));
+      const added = f32(d, (i) => sum(r, (j) => u[j]! * c[j * d + i]!));
+      const close = async (what: string, actual: Tensor, expected: Float32Array): Promise<void> => {
+        const bound = { roundings: 40, epsilon: epsilon.f32, floor: 1e-5 };
+        expect(difference(await numbers(actual), expected, bound), what).toBeNull();
+      };
+      const on = (data: Float32Array, shape: number[]): Tensor => Tensor.from(device, data, shape);
+      const [zs, as, cs, gs] = [on(z, [1, d]), on(a, [d, r]), on(c, [r, d]), on(gradH, [1, d])];
+      const hs = on(h, [1, d]);
+      const saved = kernels.lowRankAccumulateForward({ h: hs, z: zs, a: as, c: cs }, { save: true }).u!;
+      await close('u', saved, Float32Array.from(u));
+      await close(
+        'h',
+        hs,
+        f32(d, (i) => h[i]! + added[i]!),
+      );
+      kernels.lowRankUndo({ h: hs, u: saved, c: cs });
+      await close('h undone', hs, h);
+      await close('u alone', kernels.lowRankProjectForward({ z: zs, a: as }).u!, Float32Array.from(u));
+      const [gradA, gradC] = [Tensor.zeros(device, [d, r]), Tensor.zeros(device, [r, d])];
+      const wantA = f32(d * r, (i) => z[Math.floor(i / r)]! * gu[i % r]!);
+      const wantZ = f32(d, (i) => sum(r, (j) => gu[j]! * a[i * r + j]!));
+      const inputs = { z: zs, a: as };
+      const back = kernels.lowRankAccumulateBackward({ ...inputs, gradH: gs, c: cs, u: saved, gradA, gradC });
+      await close('gradZ', back.gradZ!, wantZ);
+      await close('gradA', gradA, wantA);
+      await close(
+        'gradC',
+        gradC,
+        f32(r * d, (i) => u[Math.floor(i / d)]! * gradH[i % d]!),
+      );
+      const gradU = on(Float32Array.from(gu), [1, r]);
+      await close('gradZ of u', kernels.lowRankProjectBackward({ ...inputs, gradU }).gradZ!, wantZ);
+      // Rank by rank as blocks of the network.
+      const list = <T>(make: (j: number) => T): T[] => ranks.map(make);
+      const us = list((j) => on(Float32Array.of(u[j]!), [1, 1]));
+      const rows = list((j) => on(c.slice(j * d, (j + 1) * d), [1, d]));
+      const combined = Tensor.empty(device, [1, d]);
+      kernels.lowRankCombineForward({ h: combined, u: us, c: rows });
+      await close('h of blocks', combined, added);
+      const gradUs = list(() => Tensor.zeros(device, [1, 1]));
+      kernels.lowRankCombineBackward({ gradH: gs, u: us, c: rows, gradU: gradUs });
+      for (const j of ranks) await close('gradU of blocks', gradUs[j]!, Float32Array.of(gu[j]!));
+    });
+  });
 });

@@ -96,6 +96,7 @@ kernelTest('side_inject: DTL+', {
     plusCase('three images', [3, 1, [3, 2], 7, 5]),
     plusCase('14 × 14 and CLS', [1, 1, [14, 14], 2, 3]),
     plusCase('many channels', [1, 1, [2, 2], 300, 3]),
+    plusCase('many images and channels', [6, 1, [2, 2], 100, 3]),
   ],
   run: ({ z, h, weight }, options) => sideInject(z!, h!, { weight, ...options }),
   reference: ({ z, h, weight }, options) => reference(z!, h!, weight, options),

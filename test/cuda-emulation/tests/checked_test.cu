@@ -1,6 +1,8 @@
 // What the check build finds by watching loads and stores: each of these kernels is wrong, and most compute the right numbers.
 #include <cuda_bf16.h>
 
+#include <fstream>
+
 #include "emulated.h"
 #include "sample_kernels.cuh"
 
@@ -225,6 +227,44 @@ TEST(traffic_is_counted) {
     sidetune_emulation_traffic("another", &read, &written);
     CHECK_EQUAL(read + written, 0);
   }
+}
+
+// Runs each sample kernel that meets at barriers, and says whether one was reported.
+bool is_reported(const std::string& configuration) {
+  bool is = false;
+  const auto run = [&](auto kernel, dim3 blocks, dim3 threads, size_t shared_bytes, auto... arguments) {
+    Emulated device(configuration.c_str());
+    Numbers<float> from(device, std::vector<float>(4096, 1)), to(device, std::vector<float>(4096));
+    is |= device.report_of(kernel, blocks, threads, shared_bytes, from.data(), to.data(), arguments...) != "cudaSuccess";
+  };
+  run(transpose, dim3(3, 2), dim3(32, 8), 32 * 33 * sizeof(float), 45, 70);
+  run(softmax, 5, 128, (333 + 32) * sizeof(float), 333);
+  {
+    Emulated device(configuration.c_str());
+    Numbers<int> from(device, std::vector<int>(128)), to(device, 128);
+    is |= device.report_of(reverse_in_warps, 1, 128, 128 * sizeof(int), from.data(), to.data()) != "cudaSuccess";
+  }
+  {
+    Emulated device(configuration.c_str());
+    Numbers<float> from(device, std::vector<float>(256)), to(device, 256);
+    const auto vectors = [](Numbers<float>& numbers) { return reinterpret_cast<float4*>(numbers.data()); };
+    is |= device.report_of(copy_in_groups<0>, 1, 32, 1024, vectors(from), vectors(to), 60) != "cudaSuccess";
+  }
+  return is;
+}
+
+TEST(each_barrier_of_the_samples_is_needed) {
+  std::ifstream samples(SIDETUNE_SAMPLES);
+  CHECK(samples.good());
+  CHECK(!is_reported(""));
+  int barriers = 0;
+  std::string text;
+  for (int line = 1; std::getline(samples, text); line++) {
+    if (text.find("__syncthreads();") == std::string::npos && text.find("__syncwarp();") == std::string::npos) continue;
+    barriers++;
+    if (!is_reported("without=sample_kernels.cuh:" + std::to_string(line))) fail("sample_kernels.cuh", line, "is not missed");
+  }
+  CHECK_EQUAL(barriers, 6);
 }
 
 TEST(reports_name_the_other_line) {

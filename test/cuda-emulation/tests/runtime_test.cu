@@ -34,6 +34,7 @@ TEST(a_wrong_configuration_is_refused) {
                {"shared=300", "'shared' is '300'"},
                {"capability=8", "'capability' is '8'"},
                {"fail=cudaMalloc", "'fail' is"},
+               {"without=here", "'without' is 'here', expected FILE:LINE"},
                {"fail=cudaMalloc:0:cudaErrorUnknown", "'fail' is '0'"},
                {"fail=any:1:cudaErrorOfMine", "'fail' is 'any:1:cudaErrorOfMine', expected the name of an error"}};
   for (const auto& [text, part] : cases) {
