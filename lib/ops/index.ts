@@ -19,5 +19,6 @@ export {
   randomUniform_,
   type UniformOptions,
 } from './random';
+export { scaleShift } from './scale_shift';
 export { type SideInjectOptions, sideInject } from './side_inject';
 export { type SwishOptions, swish } from './swish';

@@ -6,7 +6,7 @@ import type { MemoryReport } from '../../lib/device';
 import { type ComputeDtype, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import type { Method } from '../../lib/petl';
-import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
+import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel, ssf } from '../../lib/petl';
 import { openDevice } from '../each_target';
 
 const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
@@ -121,6 +121,21 @@ describe.each([
   });
 });
 
+describe.each([
+  ['bf16', 2],
+  ['f32', 4],
+] as const)('SSF in %s', (dtype, size) => {
+  it('a block keeps what it must and the input of each scale: 20 T and statistics (METHODS 3.13)', async () => {
+    const { retained } = await plan(ssf, dtype);
+    for (let i = 1; i <= depth; i++) {
+      const block = (row: Retained): boolean => row.block === `block ${i}`;
+      expect(bytesOf(retained, block), `block ${i}`).toBe(20 * T * size + 2 * 2 * rows * 4 + B * H * N * 4);
+      const inputs = bytesOf(retained, (row) => block(row) && row.op === 'scaleShift' && row.name === 'x');
+      expect(inputs, `inputs of scales in block ${i}`).toBe(11 * T * size);
+    }
+  });
+});
+
 describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => {
   it.each([
     ['linear', linear, {}, 0],
@@ -129,6 +144,7 @@ describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => 
     ['DTL+ k=4', dtlPlus, { kernelSize: 4 }, 49_152],
     ['DTL+ k=5', dtlPlus, { kernelSize: 5 }, 56_064],
     ['DTL+*', dtlPlusStar, {}, 43_776],
+    ['SSF', ssf, {}, 205_824],
     ['full', full, {}, 85_798_656],
   ] as [string, Method<object>, object, number][])('%s', async (_name, method, options, count) => {
     expect((await plan(method, 'f32', options)).parameters).toBe(count);
