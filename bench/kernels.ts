@@ -30,12 +30,14 @@ import { patchEmbedBenches } from './kernels/patch_embed';
 import { poolBenches } from './kernels/pool';
 import { randomBenches } from './kernels/random';
 import { reluBenches } from './kernels/relu';
+import { scaleShiftBenches } from './kernels/scale_shift';
 import { sideInjectBenches } from './kernels/side_inject';
 import { swishBenches } from './kernels/swish';
 
 /** The cases of each family, in the order and under the names of native/kernels.def. */
 export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   layer_norm: layerNormBenches,
+  scale_shift: scaleShiftBenches,
   linear: linearBenches,
   mlp: mlpBenches,
   patch_embed: patchEmbedBenches,

@@ -36,6 +36,30 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  scaleShiftForward(
+    args: {
+      /** in [..., d] f32 bf16 */ x: Tensor;
+      /** in [d] f32 */ scale: Tensor;
+      /** in [d] f32 */ shift: Tensor;
+      /** out [..., d] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  scaleShiftBackward(
+    args: {
+      /** in [..., d] f32 bf16 */ gradOut: Tensor;
+      /** in [..., d] like gradOut */ x?: Tensor | undefined;
+      /** in [d] f32 */ scale?: Tensor | undefined;
+      /** out [..., d] like gradOut */ gradX?: Tensor | undefined;
+      /** inOut [d] f32 */ gradScale?: Tensor | undefined;
+      /** inOut [d] f32 */ gradShift?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
   linearForward(
     args: {
       /** in [..., I] f32 bf16 */ x: Tensor;

@@ -20,5 +20,6 @@ export {
   type UniformOptions,
 } from './random';
 export { relu } from './relu';
+export { scaleShift } from './scale_shift';
 export { type SideInjectOptions, sideInject } from './side_inject';
 export { type SwishOptions, swish } from './swish';

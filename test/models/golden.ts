@@ -50,6 +50,7 @@ function methodOf(attrs: Attributes): [string, object] {
     case 'linear':
     case 'full':
     case 'bitfit':
+    case 'ssf':
       return [attrs.method, {}];
     case 'adaptformer':
       return ['adaptFormer', { bottleneck: attrs.bottleneck, scale: attrs.scale }];

@@ -17,6 +17,7 @@ import {
   linear,
   type ModelOptions,
   type PetlModel,
+  ssf,
 } from '../../lib/petl';
 import { openDevice } from '../each_target';
 
@@ -132,6 +133,21 @@ describe.each([
   });
 });
 
+describe.each([
+  ['bf16', 2],
+  ['f32', 4],
+] as const)('SSF in %s', (dtype, size) => {
+  it('a block keeps what it must and the input of each scale: 20 T and statistics (METHODS 3.13)', async () => {
+    const { retained } = await plan(ssf, dtype);
+    for (let i = 1; i <= depth; i++) {
+      const block = (row: Retained): boolean => row.block === `block ${i}`;
+      expect(bytesOf(retained, block), `block ${i}`).toBe(20 * T * size + 2 * 2 * rows * 4 + B * H * N * 4);
+      const inputs = bytesOf(retained, (row) => block(row) && row.op === 'scaleShift' && row.name === 'x');
+      expect(inputs, `inputs of scales in block ${i}`).toBe(11 * T * size);
+    }
+  });
+});
+
 describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => {
   it.each([
     ['linear', linear, {}, 0],
@@ -143,6 +159,7 @@ describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => 
     ['BitFit', bitfit, {}, 102_912],
     ['Adapter', adapter, {}, 313_536],
     ['AdaptFormer', adaptFormer, {}, 156_768],
+    ['SSF', ssf, {}, 205_824],
     ['full', full, {}, 85_798_656],
   ] as [string, Method<object>, object, number][])('%s', async (_name, method, options, count) => {
     expect((await plan(method, 'f32', options)).parameters).toBe(count);
