@@ -28,6 +28,7 @@ import { lowRankBenches } from './kernels/low_rank';
 import { mlpBenches } from './kernels/mlp';
 import { patchEmbedBenches } from './kernels/patch_embed';
 import { poolBenches } from './kernels/pool';
+import { promptBenches } from './kernels/prompt';
 import { randomBenches } from './kernels/random';
 import { reluBenches } from './kernels/relu';
 import { scaleShiftBenches } from './kernels/scale_shift';
@@ -49,6 +50,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   gelu: geluBenches,
   relu: reluBenches,
   pool: poolBenches,
+  prompt: promptBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,
   adamw: adamwBenches,

@@ -18,6 +18,8 @@ import {
   type ModelOptions,
   type PetlModel,
   ssf,
+  vptDeep,
+  vptShallow,
 } from '../../lib/petl';
 import { openDevice } from '../each_target';
 
@@ -160,6 +162,8 @@ describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => 
     ['Adapter', adapter, {}, 313_536],
     ['AdaptFormer', adaptFormer, {}, 156_768],
     ['SSF', ssf, {}, 205_824],
+    ['VPT-Shallow', vptShallow, { prompts: 7 }, 7 * d],
+    ['VPT-Deep', vptDeep, { prompts: 7 }, 7 * 9_216],
     ['full', full, {}, 85_798_656],
   ] as [string, Method<object>, object, number][])('%s', async (_name, method, options, count) => {
     expect((await plan(method, 'f32', options)).parameters).toBe(count);
