@@ -28,6 +28,7 @@ import { lowRankBenches } from './kernels/low_rank';
 import { mlpBenches } from './kernels/mlp';
 import { patchEmbedBenches } from './kernels/patch_embed';
 import { poolBenches } from './kernels/pool';
+import { promptBenches } from './kernels/prompt';
 import { randomBenches } from './kernels/random';
 import { sideInjectBenches } from './kernels/side_inject';
 import { swishBenches } from './kernels/swish';
@@ -45,6 +46,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   attention: attentionBenches,
   gelu: geluBenches,
   pool: poolBenches,
+  prompt: promptBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,
   adamw: adamwBenches,

@@ -141,7 +141,7 @@ class Checker {
     }
   }
 
-  // Value of a dimension written with + * / ( ), names and numbers. Division must come out whole.
+  // Value of a dimension written with + - * / ( ), names and numbers. Division must come out whole, no difference below zero.
   int64_t evaluate(const Field& field, const std::string& word) {
     const char* c = word.c_str();
     const int64_t value = sum(field, word, c);
@@ -153,8 +153,18 @@ class Checker {
   }
   int64_t sum(const Field& field, const std::string& word, const char*& c) {
     int64_t value = product(field, word, c);
-    while (*c == '+')
-      if (__builtin_add_overflow(value, product(field, word, ++c), &value)) refuse_large(field, word);
+    while (*c == '+' || *c == '-') {
+      const bool minus = *c == '-';
+      const int64_t term = product(field, word, ++c);
+      if (minus && term > value) {
+        const std::string got = std::to_string(value) + " - " + std::to_string(term);
+        refuse(Code::shape, field, got, "at least 0", "needs " + word + ", but " + got + " is less than 0" + origins(word));
+      }
+      if (minus)
+        value -= term;
+      else if (__builtin_add_overflow(value, term, &value))
+        refuse_large(field, word);
+    }
     return value;
   }
   int64_t product(const Field& field, const std::string& word, const char*& c) {

@@ -10,7 +10,7 @@
 // unpacking from JavaScript, TypeScript types, bytes moved, poisoning in tests (check.h, describe.h, binding/kernel.h).
 //
 // A shape spec is dimensions separated by blanks. A name is bound by the first field that uses it and must agree afterwards;
-// "..." stands for any leading dimensions; a dimension may be computed from bound names with + * / ("P+GH*GW", "3*C").
+// "..." stands for any leading dimensions; a dimension may be computed from bound names with + - * / ("P+GH*GW", "N-R").
 #pragma once
 
 #include <cstdint>

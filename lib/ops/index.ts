@@ -10,6 +10,7 @@ export { type LowRankOptions, lowRankAccumulate_, lowRankCombine_, lowRankProjec
 export { type MlpWeights, mlp } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
+export { insertPrompts, type PromptOptions } from './prompt';
 export {
   type KeepOptions,
   type NormalOptions,

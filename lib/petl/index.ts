@@ -8,3 +8,4 @@ export { define, type Method, type MethodDefinition, type ParameterSpec, refuseO
 
 export { type ModelOptions, PetlModel, type Pool, type StepResult } from './model';
 export { methodNamed, methodNames } from './registry';
+export { type VptOptions, vptDeep, vptShallow } from './vpt';

@@ -42,6 +42,8 @@ export interface MethodDefinition<Options> {
   features?(z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   /** Blocks from 1 on whose tokens depend on nothing trained; `prefix: 'recompute'` runs them again in backward. Default 0. */
   frozenBlocks?(backbone: Vit, options: Options): number;
+  /** Tokens that stand before the patches after the last block; pools of patches leave them out. Default: the backbone's, CLS. */
+  prefixTokens?(backbone: Vit, options: Options): number;
   /** Refuses options that make no sense, with an ArgumentError. */
   check?(backbone: Vit, options: Options): void;
   /** How a parameter is called in files, where that differs: the authors' name, and whether their layout is the transpose of ours. */
@@ -109,6 +111,7 @@ export function define<Options extends object>(
       hooks,
       pure: definition.pure ?? false,
       frozenBlocks: definition.frozenBlocks?.(backbone, options) ?? 0,
+      prefixTokens: definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
       fileName: definition.fileName ?? ((tensor) => ({ key: tensor })),
       options: { ...(definition.pool ? { pool: definition.pool } : {}), ...modelOptionsOf(given) } as ModelOptions,
     });

@@ -63,6 +63,7 @@ export interface ModelBlueprint {
   hooks: Hooks;
   pure: boolean;
   frozenBlocks: number;
+  prefixTokens: number;
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
 }
@@ -316,7 +317,7 @@ export class PetlModel {
   }
 
   #logits(images: Tensor, masks?: DropPathMasks): Tensor {
-    const { hooks, frozenBlocks } = this.#blueprint;
+    const { hooks, frozenBlocks, prefixTokens } = this.#blueprint;
     const { pool, retain, prefix } = this.options;
     const { layerNormEps: eps } = this.backbone.config;
     const context = this.#context(images.shape[0]!, masks);
@@ -327,7 +328,6 @@ export class PetlModel {
       retain,
       recomputedBlocks: masks && prefix === 'recompute' ? frozenBlocks : 0,
     });
-    const { prefixTokens } = this.backbone;
     const norm = (x: Tensor): Tensor => {
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;

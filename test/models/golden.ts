@@ -53,6 +53,10 @@ function methodOf(attrs: Attributes): [string, object] {
       return [attrs.method, {}];
     case 'adapter':
       return [attrs.method, { bottleneck: attrs.bottleneck }];
+    case 'vpt_shallow':
+      return ['vptShallow', { prompts: attrs.prompts }];
+    case 'vpt_deep':
+      return ['vptDeep', { prompts: attrs.prompts }];
     default: {
       const side = { rank: attrs.rank, startBlock: attrs.start_block, beta: attrs.beta };
       return attrs.conv_kernel ? ['dtlPlus', { ...side, kernelSize: attrs.conv_kernel }] : ['dtl', side];

@@ -6,7 +6,17 @@ import type { MemoryReport } from '../../lib/device';
 import { type ComputeDtype, vit } from '../../lib/models';
 import { adamW } from '../../lib/optim';
 import type { Method } from '../../lib/petl';
-import { dtl, dtlPlus, dtlPlusStar, full, linear, type ModelOptions, type PetlModel } from '../../lib/petl';
+import {
+  dtl,
+  dtlPlus,
+  dtlPlusStar,
+  full,
+  linear,
+  type ModelOptions,
+  type PetlModel,
+  vptDeep,
+  vptShallow,
+} from '../../lib/petl';
 import { openDevice } from '../each_target';
 
 const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
@@ -129,6 +139,8 @@ describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => 
     ['DTL+ k=4', dtlPlus, { kernelSize: 4 }, 49_152],
     ['DTL+ k=5', dtlPlus, { kernelSize: 5 }, 56_064],
     ['DTL+*', dtlPlusStar, {}, 43_776],
+    ['VPT-Shallow', vptShallow, { prompts: 7 }, 7 * d],
+    ['VPT-Deep', vptDeep, { prompts: 7 }, 7 * 9_216],
     ['full', full, {}, 85_798_656],
   ] as [string, Method<object>, object, number][])('%s', async (_name, method, options, count) => {
     expect((await plan(method, 'f32', options)).parameters).toBe(count);

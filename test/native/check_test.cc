@@ -57,6 +57,10 @@ TEST(check_computes_dimensions) {
   CHECK_EQUAL(against("N/4", {3}), "");
   CHECK_EQUAL(against("N/4*B+1", {7}), "");
   CHECK_EQUAL(against("B+N*d", {62}), "");
+  CHECK_EQUAL(against("N+d-B", {15}), "");
+  CHECK_EQUAL(against("N-d-B", {5}), "");
+  CHECK_EQUAL(against("N-2*d", {2}), "");
+  CHECK_EQUAL(against("N-12", {0}), "");
   CHECK_EQUAL(against("(B+N)*d", {70}), "");
   CHECK_EQUAL(against("((B+N)*d)/7", {10}), "");
   CHECK_EQUAL(against("4 M", {4, 99}), "");
@@ -70,6 +74,7 @@ TEST(check_says_where_an_expectation_comes_from) {
   CHECK_EQUAL(against("3*d", {16}), "someKernel: 'y' has shape [16], expected [3*d] = [15] (d from 'x')");
   CHECK_EQUAL(against("4", {5}), "someKernel: 'y' has shape [5], expected [4]");
   CHECK_EQUAL(against("N/5", {2}), "someKernel: 'y' needs N/5, but 12 / 5 is not a whole number (N from 'x')");
+  CHECK_EQUAL(against("d-N", {2}), "someKernel: 'y' needs d-N, but 5 - 12 is less than 0 (N, d from 'x')");
   CHECK_EQUAL(against("M M", {3, 4}), "someKernel: 'y' has shape [3, 4], expected [M, M] = [3, 3] (M from 'y')");
   CHECK_EQUAL(against("M", {3, 4}), "someKernel: 'y' has shape [3, 4], expected [M]");
   CHECK_EQUAL(against("M 2*M d", {3}), "someKernel: 'y' has shape [3], expected [M, 2*M, d] = [M, 2*M, 5] (d from 'x')");
