@@ -61,7 +61,7 @@ const timed = (device: Device, bench: KernelBench, dtype: Compute, batch: number
   timeKernel(bench, { device, dtype, batch, tokens: 17, width: 32, heads: 2, hidden: 64, grid: [4, 4] });
 
 test.each(cases)('%s: runs, and what it moves is complete', async (_, bench) => {
-  await using device = await Device.open('cpu', { plan: true });
+  await using device = await Device.open(bench.backend === 'cuda' ? 'cuda-emulated' : 'cpu', { plan: true });
   for (const dtype of ['f32', 'bf16'] as const) {
     const [one, two] = [await timed(device, bench, dtype, 1), await timed(device, bench, dtype, 2)];
     const batch = bench.perBatch === false ? null : 1;
