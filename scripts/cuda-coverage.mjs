@@ -93,7 +93,7 @@ for (const data of filesUnder(build, '.gcda')) {
         add(known.lines, line, count);
         const own = branchesOf(branches);
         const period = own.length / instancesOf(line, lines, functions, own.length);
-        own.forEach((branch, i) => add(known.branches, `${line}:${period}:${i % period}`, branch.count));
+        for (const [i, branch] of own.entries()) add(known.branches, `${line}:${period}:${i % period}`, branch.count);
       }
     }
   }
