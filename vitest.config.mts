@@ -20,7 +20,7 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'all', include: ['test/**/*.test.ts'], exclude: ['test/cuda-emulation/traffic.test.ts'] },
+        test: { name: 'all', include: ['test/**/*.test.ts'], exclude: ['test/cuda-emulation/{paths,traffic}.test.ts'] },
       },
       ...lesser.map(({ name, simd, isa }) => ({
         extends: true as const,
@@ -44,6 +44,7 @@ export default defineConfig({
           testTimeout: 300_000,
           include: [
             'test/ops/*.test.ts',
+            'test/cuda-emulation/paths.test.ts',
             'test/models/*.test.ts',
             'test/petl/*.test.ts',
             'test/train/*.test.ts',

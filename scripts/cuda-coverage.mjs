@@ -123,7 +123,10 @@ for (const [path, known] of [...files].sort()) {
   const text = readFileSync(path, 'utf8').split('\n');
   for (const [line, count] of [...known.lines].sort(([a], [b]) => a - b)) {
     if (count > 0) continue;
-    const reason = uncovered.find(({ file, part }) => file === basename(path) && text[line - 1].includes(part));
+    const reason = uncovered.find(
+      ({ file, part }) =>
+        file === basename(path) && (part === '}' ? text[line - 1].trim() === part : text[line - 1].includes(part)),
+    );
     if (reason) explained.add(reason);
     else unexplained.push(`${basename(path)}:${line}: ${text[line - 1].trim()}`);
   }

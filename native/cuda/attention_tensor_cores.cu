@@ -288,16 +288,19 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   }
 }
 
-// Shared memory of backward by keys, and what fits: four warps and two stages, else fewer.
+// Shared memory of backward by keys, and what fits: two stages, else one.
 template <int E>
 struct KeysPlan {
   int warps = kMostWarps, stages = 2;
 
   KeysPlan(const Properties& properties, int wanted_warps) : warps(wanted_warps) {
+    static_assert(bytes(kMostWarps, 1) <= 48 << 10, "one stage fits any device");
     if (bytes() > properties.most_shared_bytes) stages = 1;
-    while (bytes() > properties.most_shared_bytes && warps > 1) warps--;
   }
-  int64_t bytes() const {
+  int64_t bytes() const { return bytes(warps, stages); }
+
+ private:
+  static constexpr int64_t bytes(int warps, int stages) {
     constexpr int kQueries = Tiling<E>::kQueries;
     return shared_bytes<bf16_t>(2 * 16 * warps * E) + shared_bytes<bf16_t>(stages * 2 * kQueries * E) +
            shared_bytes<RowStatistics>(stages * kQueries);

@@ -47,6 +47,7 @@ kernelTest('depthwise_conv', {
     convCase('a large grid', [1, 1, [60, 60], 3, 3], { degenerate: true }),
     convCase('a wide grid', [1, 0, [2, 20_000], 1, 3], { degenerate: true }),
     convCase('a kernel of 163', [2, 1, [2, 3], 1, 163], { degenerate: true }),
+    convCase('a kernel of 85', [1, 0, [2, 2], 4, 85], { degenerate: true }),
     convCase('zeros', [1, 1, [3, 3], 4, 3], {
       inputs: { x: { shape: [1, 10, 4], values: () => 0 }, weight: [4, 1, 3, 3] },
       degenerate: true,
