@@ -18,6 +18,8 @@ const owners: Record<string, string> = {
   'warp.cuh block_max': 'cross_entropy',
 };
 
+const families = readdirSync(path.join(__dirname, 'ops')).map((file) => file.replace('.test.ts', ''));
+
 /** 'low_rank.cu:159' for each barrier of a family. */
 export function barriersOf(family: string): string[] {
   return readdirSync(folder)
@@ -29,6 +31,8 @@ export function barriersOf(family: string): string[] {
         name = /^(?:__device__|__global__) .*?(\w+)\(/.exec(line)?.[1] ?? name;
         if (!BARRIER.test(line)) return [];
         const owner = owners[file] ?? owners[`${file} ${name}`] ?? path.parse(file).name;
+        if (!families.some((other) => owner === other || owner.startsWith(`${other}_`)))
+          throw new Error(`${file}:${index + 1}: say in test/barriers.ts whose cases come to this barrier`);
         return owner === family || owner.startsWith(`${family}_`) ? [`${file}:${index + 1}`] : [];
       });
     });
