@@ -68,20 +68,21 @@ export interface KernelsOptions extends Control, Place {
 
 /** @throws ArgumentError for a filter that leaves nothing, or an unknown model */
 export async function kernels({ filter, signal, onProgress, ...options }: KernelsOptions): Promise<Result<KernelRow>> {
-  const all = Object.values(kernelBenches).flat();
+  const shape = shapeOf(options.model);
+  await using device = await Device.open(options.device);
+  const { backend } = device.info();
+  const all = Object.values(kernelBenches)
+    .flat()
+    .filter(({ backend: only = backend }) => only === backend);
   const chosen = all.filter(({ kernel, label = '' }) => !filter || filter.test(`${kernel} ${label}`));
   if (chosen.length === 0) {
     const known = [...new Set(all.map(({ kernel }) => kernel))].join(', ');
     throw new ArgumentError(`kernels: no kernel matches ${filter}, known: ${known}`, { argument: 'filter' });
   }
-  const shape = shapeOf(options.model);
-  await using device = await Device.open(options.device);
-  const { backend } = device.info();
   const cases = options.dtype.flatMap((dtype) =>
     options.batch.flatMap((batch, i) =>
       chosen
         .filter(({ perBatch, int8 }) => (perBatch !== false || i === 0) && (dtype !== 'int8' || int8))
-        .filter(({ backend: only = backend }) => only === backend)
         .map((bench) => ({ dtype, batch, bench })),
     ),
   );

@@ -292,13 +292,14 @@ export class Vit {
     ): Tensor => {
       const keepScale = context.dropPath(i, which);
       const target = hooks.stream ? hooks.stream(i, which, stream, context) : stream;
-      const sum = (): Tensor => {
-        if (!keepScale && !hooks.branch) return last(input, target);
+      let result: Tensor;
+      if (!keepScale && !hooks.branch) {
+        result = last(input, target);
+      } else {
         let y = last(input);
         if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
-        return replace(y, keepScale ? ops.residualAdd(target, y, keepScale) : ops.add(target, y));
-      };
-      const result = sum();
+        result = replace(y, keepScale ? ops.residualAdd(target, y, keepScale) : ops.add(target, y));
+      }
       if (target !== stream) target.dispose();
       return result;
     };

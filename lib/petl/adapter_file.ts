@@ -87,7 +87,7 @@ function configOf(file: SafetensorsFile): AdapterConfig {
 }
 
 export interface LoadAdapterOptions
-  extends Partial<Pick<ModelOptions, 'retain' | 'prefix' | 'dropPath' | 'seed' | 'labelSmoothing'>> {
+  extends Partial<Pick<ModelOptions, 'retain' | 'prefix' | 'dropPath' | 'seed' | 'labelSmoothing' | 'replay'>> {
   /** Accept an adapter that was trained on another backbone. Default false. */
   otherBackbone?: boolean;
 }

@@ -1,10 +1,9 @@
 import * as ops from '../ops';
-import { define, refuseOption } from './method';
+import { type BottleneckOptions, bottleneckParameters, checkBottleneck } from './bottleneck';
+import { define, type ParameterSpec, refuseOption } from './method';
 
 /** Options of AdaptFormer. */
-export interface AdaptFormerOptions {
-  /** Width h of the bottleneck. Default 8. */
-  bottleneck: number;
+export interface AdaptFormerOptions extends BottleneckOptions {
   /** s. Default 0.1. */
   scale: number;
 }
@@ -17,21 +16,17 @@ export const adaptFormer = define<AdaptFormerOptions>(
   'adaptFormer',
   { bottleneck: 8, scale: 0.1 },
   {
-    check: (_backbone, { bottleneck, scale }) => {
-      if (!Number.isInteger(bottleneck) || bottleneck < 1)
-        refuseOption('adaptFormer', 'bottleneck', bottleneck, 'a whole number of at least 1');
-      if (!Number.isFinite(scale)) refuseOption('adaptFormer', 'scale', scale, 'a finite number');
+    check: (_backbone, options) => {
+      checkBottleneck('adaptFormer', options);
+      if (!Number.isFinite(options.scale)) refuseOption('adaptFormer', 'scale', options.scale, 'a finite number');
     },
 
-    parameters: ({ config: { dim, depth } }, init, { bottleneck }) =>
-      Object.fromEntries(
-        Array.from({ length: depth }, (_, i) => [
-          [`adaptformer.${i}.down.weight`, { shape: [bottleneck, dim], init: init.uniform(1 / Math.sqrt(dim)) }],
-          [`adaptformer.${i}.down.bias`, { shape: [bottleneck], init: init.zeros() }],
-          [`adaptformer.${i}.up.weight`, { shape: [dim, bottleneck], init: init.zeros() }],
-          [`adaptformer.${i}.up.bias`, { shape: [dim], init: init.zeros() }],
-        ]).flat(),
-      ),
+    parameters: ({ config: { dim, depth } }, init, options) => {
+      const specs: Record<string, ParameterSpec> = {};
+      for (let i = 0; i < depth; i++)
+        Object.assign(specs, bottleneckParameters(`adaptformer.${i}`, dim, init, options));
+      return specs;
+    },
 
     stream: (i, which, x, p, _context, { scale }) => {
       if (which === 'attn') return x;

@@ -1,6 +1,6 @@
 import type { Vit } from '../models';
 import * as ops from '../ops';
-import { define, refuseOption } from './method';
+import { checkWhole, define, refuseOption } from './method';
 
 /** Options of DTL and DTL+. */
 export interface DtlOptions {
@@ -22,13 +22,9 @@ function check(
   { config }: Vit,
   { rank, startBlock, beta, kernelSize = 1 }: DtlOptions & { kernelSize?: number },
 ): void {
-  const whole = (name: string, value: number, high: number): void => {
-    if (!Number.isInteger(value) || value < 1 || value > high)
-      refuseOption(method, name, value, `a whole number from 1 to ${high}`);
-  };
-  whole('rank', rank, config.dim);
-  whole('startBlock', startBlock, config.depth);
-  whole('kernelSize', kernelSize, 31);
+  checkWhole(method, 'rank', rank, 1, config.dim);
+  checkWhole(method, 'startBlock', startBlock, 1, config.depth);
+  checkWhole(method, 'kernelSize', kernelSize, 1, 31);
   if (!Number.isFinite(beta)) refuseOption(method, 'beta', beta, 'a finite number');
 }
 

@@ -5,7 +5,7 @@ export { bitfit } from './bitfit';
 export { type DtlOptions, type DtlPlusOptions, dtl, dtlPlus, dtlPlusStar } from './dtl';
 export { full } from './full';
 export { linear } from './linear';
-export { define, type Method, type MethodDefinition, type ParameterSpec, refuseOption } from './method';
+export { checkWhole, define, type Method, type MethodDefinition, type ParameterSpec, refuseOption } from './method';
 
 export { type ModelOptions, PetlModel, type Pool, type StepResult } from './model';
 export { methodNamed, methodNames } from './registry';

@@ -155,3 +155,14 @@ export function refuseOption(method: string, option: string, got: unknown, expec
     expected,
   });
 }
+
+/** Refuses an option that is no whole number from `low` to `high`. */
+export function checkWhole(method: string, option: string, got: number, low: number, high?: number): void {
+  if (Number.isInteger(got) && got >= low && !(high !== undefined && got > high)) return;
+  refuseOption(
+    method,
+    option,
+    got,
+    `a whole number ${high === undefined ? `of at least ${low}` : `from ${low} to ${high}`}`,
+  );
+}

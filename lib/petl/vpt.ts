@@ -1,5 +1,5 @@
 import * as ops from '../ops';
-import { define, refuseOption } from './method';
+import { checkWhole, define } from './method';
 
 /** Options of VPT-Shallow and VPT-Deep. */
 export interface VptOptions {
@@ -13,10 +13,7 @@ function visualPrompts(name: string, deep: boolean) {
     name,
     { prompts: 10 },
     {
-      check: (_backbone, { prompts }) => {
-        if (!Number.isInteger(prompts) || prompts < 1)
-          refuseOption(name, 'prompts', prompts, 'a whole number of at least 1');
-      },
+      check: (_backbone, { prompts }) => checkWhole(name, 'prompts', prompts, 1),
 
       parameters: ({ config: { dim, depth, patchSize } }, init, { prompts }) =>
         Object.fromEntries(

@@ -132,4 +132,5 @@ describe('the roof', () => {
 test('a filter that leaves nothing is refused', async () => {
   const options = { model: 'vit_tiny_patch16_224', batch: [1], dtype: ['f32' as const], filter: /nothing/ };
   await expect(kernels(options)).rejects.toThrow(ArgumentError);
+  await expect(kernels({ ...options, filter: /batched/ })).rejects.toThrow(/no kernel matches .*batched/); // CUDA's alone
 });
