@@ -79,6 +79,13 @@ export class MemoryError extends SidetuneError {
   }
 }
 
+/** `SIDETUNE_METHOD`: a method breaks its own promise: a hook that throws or returns what does not fit, a parameter that no gradient reaches. */
+export class MethodError extends SidetuneError {
+  constructor(message: string, details?: ErrorDetails) {
+    super('SIDETUNE_METHOD', message, details);
+  }
+}
+
 /** `SIDETUNE_FORMAT`: a file that cannot be read as what it should be: path, offset, field. */
 export class FormatError extends SidetuneError {
   constructor(message: string, details?: ErrorDetails) {

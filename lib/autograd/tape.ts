@@ -229,6 +229,11 @@ export class Tape {
     return rows;
   }
 
+  /** Whether {@link backward} brought a gradient to a watched tensor. */
+  reached(tensor: Tensor): boolean {
+    return this.#watched.get(tensor)!.grad !== undefined;
+  }
+
   /** The gradient of a watched tensor after {@link backward}; the caller's from then on. Zeros where the loss does not depend on it. */
   takeGradient(tensor: Tensor): Tensor {
     const value = this.#watched.get(tensor)!;
@@ -366,9 +371,9 @@ function discard(undo: Undo): void {
   undo.buffer.dispose();
 }
 
-// `gradOut` handed on as it is is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
+// `gradOut` handed on, as it is or in another shape, is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
 function add(value: Value, grad: Tensor, gradOut: Tensor): void {
-  const shared = grad === gradOut;
+  const shared = grad === gradOut || grad.address === gradOut.address;
   const own = keep(shared ? grad.alias() : grad);
   if (!value.grad) {
     value.grad = own;

@@ -10,6 +10,8 @@ export type GradientsOf<P extends Parameters> = { -readonly [K in keyof P]: Tens
 export interface ValueAndGradOptions {
   /** Called between forward and backward with what the tape keeps, see {@link Retained}. */
   onRetained?(retained: Retained[]): void;
+  /** Called after backward with the keys of the parameters that no gradient reached; theirs will be zeros. */
+  onUnreached?(keys: string[]): void;
   /** Where backward starts: the gradient by the loss, f32 of shape [1]. Default: 1. */
   gradOut?: Tensor;
 }
@@ -45,6 +47,7 @@ export function valueAndGrad<P extends Parameters>(
       tape.seed(value, gradOut);
       if (gradOut !== options.gradOut) gradOut.dispose();
       labelled('backward', () => tape.backward());
+      options.onUnreached?.(entries.filter(([, tensor]) => !tape.reached(tensor)).map(([key]) => key));
       for (const [key, tensor] of entries) grads.push([key, tape.takeGradient(tensor)]);
       const result = Array.isArray(parameters) ? grads.map(([, grad]) => grad) : Object.fromEntries(grads);
       return { value, grads: result as GradientsOf<P> };

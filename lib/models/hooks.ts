@@ -14,6 +14,11 @@ export interface ForwardContext {
   readonly state: Record<string, Tensor>;
   /** An f32 tensor that lives as long as the model, one for each name and shape; its numbers are whatever the last pass left. */
   buffer(name: string, shape: readonly number[]): Tensor;
+  /**
+   * `x` with each number dropped at `rate` and the others divided by 1 − rate in training; `x` itself in inference and at rate 0.
+   * @param place - tells the model's dropouts apart: each draws numbers of its own
+   */
+  dropout(x: Tensor, rate: number, place: string): Tensor;
   /** Drop path's mask [B] for a branch of block i (1-based): 0 or 1/keep per image. Undefined when nothing is dropped. */
   dropPath(i: number, which: 'attn' | 'mlp'): Tensor | undefined;
 }
@@ -35,6 +40,10 @@ export interface Hooks {
   norm?(name: string, y: Tensor, context: ForwardContext): Tensor;
   /** After a linear layer, before activation and residual: y = x Wᵀ + b; `name` is 'blocks.0.attn.qkv', …. */
   linear?(name: string, x: Tensor, y: Tensor, context: ForwardContext): Tensor;
+  /** Which linear layers `linear` is for; the others keep their fused kernels. Default: all. */
+  touches?(name: string): boolean;
+  /** `linear` adds to y and does nothing else: y may have the residual in it already. */
+  additive?: boolean;
   /** A branch's result before it is dropped and added to the stream that it was computed from. */
   branch?(i: number, which: 'attn' | 'mlp', y: Tensor, stream: Tensor, context: ForwardContext): Tensor;
   /** The stream that a branch's result, dropped or not, will be added to. */

@@ -3,11 +3,10 @@ import type { Device } from '../device';
 import { ArgumentError, FormatError } from '../errors';
 import { float32ToBf16, openSafetensors, type SafetensorsFile, writeSafetensors } from '../io/safetensors';
 import type { PackedWeight } from '../ops';
-import * as ops from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 import { Initialization, init } from './initializers';
-import { type ComputeDtype, completeConfig, isMatrix, Vit, type VitConfig, vitShapes } from './vit';
+import { type ComputeDtype, completeConfig, place, Vit, type VitConfig, vitShapes } from './vit';
 
 export interface VitOptions {
   /** Of matrices and tokens. Default 'f32'. */
@@ -25,13 +24,6 @@ export const vitPresets: Record<string, VitConfig> = {
   vit_base_patch16_224: completeConfig({ imageSize: 224, patchSize: 16, dim: 768, depth: 12, heads: 12 }),
   vit_large_patch16_224: completeConfig({ imageSize: 224, patchSize: 16, dim: 1024, depth: 24, heads: 16 }),
 };
-
-function place(name: string, plain: Tensor, dtype: ComputeDtype): Tensor | PackedWeight {
-  if (!isMatrix(name)) return plain;
-  const packed = ops.packWeight(plain, { dtype: dtype === 'int8' ? 'i8' : dtype });
-  plain.dispose();
-  return packed;
-}
 
 /**
  * A vision transformer with random weights: truncated normal 0.02 for matrices, positions and CLS, zero biases, as timm starts one.
@@ -156,27 +148,40 @@ export async function load(
 }
 
 /**
- * Writes the backbone's body to a safetensors file with timm's names; its configuration is in the metadata. Whole or not at all.
- * @param tensors - the tensors to write by name, f32 and plain
- * @param dtype - of the numbers in the file
+ * Writes a backbone to a safetensors file with timm's names; its configuration is in the metadata. Whole or not at all.
+ * @param tensor - gives the tensors by name, f32 and plain; they are disposed
+ * @param options - `dtype` of the numbers in the file, default f32; `head`: written, too
  */
 export async function saveVit(
   config: VitConfig,
-  tensors: ReadonlyMap<string, Tensor>,
+  tensor: (name: string) => Tensor,
   path: string,
-  { dtype = 'f32', name = 'vit' }: { dtype?: 'f32' | 'bf16'; name?: string } = {},
+  {
+    dtype = 'f32',
+    name = 'vit',
+    head,
+  }: { dtype?: 'f32' | 'bf16'; name?: string; head?: { weight: Tensor; bias: Tensor } } = {},
 ): Promise<void> {
+  const entry = (tensorName: string, shape: readonly number[], take: () => Tensor) => ({
+    name: tensorName,
+    dtype: dtype === 'bf16' ? ('BF16' as const) : ('F32' as const),
+    shape,
+    data: async () => {
+      const own = take();
+      try {
+        const numbers = (await own.read()) as Float32Array;
+        return dtype === 'bf16' ? float32ToBf16(numbers) : numbers;
+      } finally {
+        own.dispose();
+      }
+    },
+  });
   await writeSafetensors(
     path,
-    [...vitShapes(config)].map(([tensorName, shape]) => ({
-      name: tensorName,
-      dtype: dtype === 'bf16' ? 'BF16' : 'F32',
-      shape,
-      data: async () => {
-        const numbers = (await tensors.get(tensorName)!.read()) as Float32Array;
-        return dtype === 'bf16' ? float32ToBf16(numbers) : numbers;
-      },
-    })),
+    [
+      ...[...vitShapes(config)].map(([tensorName, shape]) => entry(tensorName, shape, () => tensor(tensorName))),
+      ...Object.entries(head ?? {}).map(([part, own]) => entry(`head.${part}`, own.shape, () => own.alias())),
+    ],
     { name, heads: String(config.heads) },
   );
 }

@@ -1,4 +1,5 @@
 import { checkpoint, block as named } from '../autograd';
+import { needs } from '../autograd/tape';
 import type { Device } from '../device';
 import { ArgumentError } from '../errors';
 import * as ops from '../ops';
@@ -35,14 +36,15 @@ export type Retain = 'activations' | 'block-inputs';
 export interface ForwardOptions {
   hooks: Hooks;
   context: ForwardContext;
-  /** Trained tensors by name; they stand in for the frozen ones. */
-  trained: ReadonlyMap<string, Tensor>;
+  /** Tensors by name that stand in for the frozen ones: trained, or with a method folded in. */
+  standIns: ReadonlyMap<string, Tensor | PackedWeight>;
   retain: Retain;
   /** Blocks from 1 on that run again in backward instead of keeping what side layers read there. */
   recomputedBlocks: number;
 }
 
-const blockLinears = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2'] as const;
+/** Linear layers of a block, in their order. */
+export const blockLinears = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2'] as const;
 const blockNorms = ['norm1', 'norm2'] as const;
 
 /** Every tensor of the backbone without its head, in timm's names, with its shape. */
@@ -78,6 +80,14 @@ export function vitShapes({ imageSize, patchSize, dim, depth, hidden }: VitConfi
 /** Weights that are matrices in a GEMM: held once, packed for it, in the compute dtype. */
 export function isMatrix(name: string): boolean {
   return blockLinears.some((linear) => name.endsWith(`.${linear}.weight`));
+}
+
+/** A plain matrix (taken over) packed for the GEMM; any other tensor as it is. */
+export function place(name: string, plain: Tensor, dtype: ComputeDtype): Tensor | PackedWeight {
+  if (!isMatrix(name)) return plain;
+  const packed = ops.packWeight(plain, { dtype: dtype === 'int8' ? 'i8' : dtype });
+  plain.dispose();
+  return packed;
 }
 
 /** Fills in defaults and refuses what is no vision transformer. */
@@ -197,7 +207,7 @@ export class Vit {
   forward(images: Tensor, options: ForwardOptions): Tensor {
     const { hooks, context } = options;
     const weight = (name: string): Tensor | PackedWeight => {
-      const tensor = options.trained.get(name) ?? this.tensors.get(name);
+      const tensor = options.standIns.get(name) ?? this.tensors.get(name);
       if (!tensor) throw this.#missing(name);
       return tensor;
     };
@@ -258,29 +268,32 @@ export class Vit {
     i: number,
     z: Tensor,
     weight: (name: string) => Tensor | PackedWeight,
-    { hooks, context, trained }: ForwardOptions,
+    { hooks, context }: ForwardOptions,
   ): Tensor {
     const plain = (name: string): Tensor => weight(name) as Tensor;
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
 
     const norm = (name: string, x: Tensor): Tensor => {
-      const y = ops.layerNorm(
-        x,
-        weight(`${prefix}.${name}.weight`) as Tensor,
-        weight(`${prefix}.${name}.bias`) as Tensor,
-        { eps },
-      );
+      const y = ops.layerNorm(x, plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`), { eps });
       return hooks.norm ? replace(y, hooks.norm(`${prefix}.${name}`, y, context)) : y;
     };
-    const linear = (name: string, x: Tensor, fused: { activation?: 'gelu'; residual?: Tensor } = {}): Tensor => {
+    const touched = (name: string): boolean =>
+      hooks.linear !== undefined && (hooks.touches?.(`${prefix}.${name}`) ?? true);
+    const linear = (
+      name: string,
+      x: Tensor,
+      { activation = 'none', residual }: { activation?: 'none' | 'gelu'; residual?: Tensor } = {},
+    ): Tensor => {
       const full = `${prefix}.${name}`;
-      const y = ops.linear(x, weight(`${full}.weight`), weight(`${full}.bias`) as Tensor, hooks.linear ? {} : fused);
-      if (!hooks.linear) return y;
-      // A method that changes what a linear layer gives takes its epilogue apart.
-      let result = replace(y, hooks.linear(full, x, y, context));
-      if (fused.activation) result = replace(result, ops.gelu(result));
-      if (fused.residual) result = replace(result, ops.add(fused.residual, result));
+      const [matrix, bias] = [weight(`${full}.weight`), plain(`${full}.bias`)];
+      if (!touched(name)) return ops.linear(x, matrix, bias, { activation, residual });
+      // A method that changes what a linear layer gives takes its epilogue apart; one that adds to it leaves the residual there.
+      const fused = hooks.additive ? residual : undefined;
+      const y = ops.linear(x, matrix, bias, { residual: fused });
+      let result = replace(y, hooks.linear!(full, x, y, context));
+      if (activation !== 'none') result = replace(result, ops.gelu(result));
+      if (residual && !fused) result = replace(result, ops.add(residual, result));
       return result;
     };
     // x + branch: in the GEMM's epilogue where nothing comes between, else after the method's hook and drop path.
@@ -315,14 +328,14 @@ export class Vit {
       (x) => branch('attn', z, x, proj),
     );
     const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];
-    const [bias1, bias2] = [`${prefix}.mlp.fc1.bias`, `${prefix}.mlp.fc2.bias`];
-    const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight;
+    const [bias1, bias2] = [plain(`${prefix}.mlp.fc1.bias`), plain(`${prefix}.mlp.fc2.bias`)];
+    const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight && !needs({ bias1, bias2 });
     const mlp = (x: Tensor): Tensor => {
       // Layers that are trained or looked into are calls of their own.
-      if (!frozen || hooks.linear || trained.has(bias1) || trained.has(bias2)) {
+      if (!frozen || touched('mlp.fc1') || touched('mlp.fc2')) {
         return then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) => branch('mlp', attended, hidden, fc2));
       }
-      const weights = { weight1, bias1: plain(bias1), weight2, bias2: plain(bias2) };
+      const weights = { weight1, bias1, weight2, bias2 };
       return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual));
     };
     const result = then(norm('norm2', attended), mlp);

@@ -70,6 +70,19 @@ export function cast(x: Tensor, dtype: 'f32' | 'bf16'): Tensor {
 }
 
 /**
+ * The same numbers seen with another shape: the result shares the bytes of `x`.
+ * @param x - any shape, any dtype
+ * @param shape - of as many numbers
+ * Keeps for backward: nothing.
+ * @throws ShapeError, DisposedError
+ */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  const inputs = { x };
+  const before = x.shape;
+  return record('reshape', inputs, x.reshape(shape), { backward: ({ gradOut }) => ({ x: gradOut.reshape(before) }) });
+}
+
+/**
  * Sets every number of `out` to `value`, in place. Not recorded for gradients.
  * @param out - any shape, f32 or bf16
  * @returns out

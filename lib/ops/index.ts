@@ -2,7 +2,7 @@ export { type AdamwOptions, type AdamwTensors, adamwUpdate_ } from './adamw';
 export { type AttentionOptions, attention } from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
-export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
+export { add, addInto_, cast, fill_, reshape, residualAdd, scale } from './elementwise';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
 export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';

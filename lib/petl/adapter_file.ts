@@ -6,6 +6,7 @@
 import { ArgumentError, FormatError } from '../errors';
 import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../io/safetensors';
 import type { Vit } from '../models';
+import { transposed } from './merge';
 import type { ModelOptions, PetlModel } from './model';
 import { methodNamed } from './registry';
 
@@ -21,13 +22,6 @@ interface AdapterConfig {
   num_classes: number;
   labels?: string[];
   modules_to_save: string[];
-}
-
-function transposed(data: Float32Array, rows: number, columns: number): Float32Array {
-  const result = new Float32Array(data.length);
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++) result[column * rows + row] = data[row * columns + column]!;
-  return result;
 }
 
 /** Writes what is trained to a safetensors file, whole or not at all. */

@@ -1,6 +1,6 @@
 import type { Vit } from '../models';
 import * as ops from '../ops';
-import { checkWhole, define, refuseOption } from './method';
+import { checkFinite, checkWhole, define } from './method';
 
 /** Options of DTL and DTL+. */
 export interface DtlOptions {
@@ -25,7 +25,7 @@ function check(
   checkWhole(method, 'rank', rank, 1, config.dim);
   checkWhole(method, 'startBlock', startBlock, 1, config.depth);
   checkWhole(method, 'kernelSize', kernelSize, 1, 31);
-  if (!Number.isFinite(beta)) refuseOption(method, 'beta', beta, 'a finite number');
+  checkFinite(method, 'beta', beta);
 }
 
 function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options) {

@@ -2,6 +2,7 @@ import { ArgumentError } from '../errors';
 import type { ForwardContext, Hooks, Initializer, Vit } from '../models';
 import { init } from '../models';
 import type { Tensor } from '../tensor';
+import { guarded } from './guard';
 import { type ModelOptions, PetlModel } from './model';
 import { registerMethod } from './registry';
 
@@ -11,6 +12,8 @@ export interface ParameterSpec {
   init: Initializer;
   /** Whether weight decay applies. Default: yes, unless the name ends in 'bias'. */
   decay?: boolean;
+  /** A pass may do without it, and then its gradient is 0. Default false: a parameter that no gradient reaches is an error. */
+  optional?: boolean;
 }
 
 type Parameters = Readonly<Record<string, Tensor>>;
@@ -29,6 +32,10 @@ export interface MethodDefinition<Options> {
   beforeBlock?(i: number, z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   norm?(name: string, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   linear?(name: string, x: Tensor, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  /** Which linear layers `linear` is for; the others keep their fused kernels. Default: all. */
+  touches?(name: string, options: Options): boolean;
+  /** `linear` adds to y and does nothing else. Then y may have the residual in it already, which saves a pass over memory. Default false. */
+  additive?: boolean;
   branch?(
     i: number,
     which: 'attn' | 'mlp',
@@ -52,6 +59,20 @@ export interface MethodDefinition<Options> {
   frozenBlocks?(backbone: Vit, options: Options): number;
   /** Tokens that stand before the patches after the last block; pools of patches leave them out. Default: the backbone's, CLS. */
   prefixTokens?(backbone: Vit, options: Options): number;
+  /** Whether the backbone's final norm stands before the head. Default true; false where `features` has a norm of its own. */
+  finalNorm?: boolean;
+  /** Whether its hooks call `context.dropout` in training. Default: no. */
+  drops?(options: Options): boolean;
+  /**
+   * Whether it can be folded into the backbone: it acts through `patches`, `norm` and `linear` alone, what comes out of them is affine in what goes in,
+   * and for `patches` and `norm` channel by channel. Default false.
+   */
+  mergeable?: boolean;
+  /**
+   * Initial values that are made from the backbone's weights, which takes reading them: `model.initialize()` runs it, and so does training before its
+   * first step.
+   */
+  initialize?(backbone: Vit, p: Parameters, options: Options): Promise<void>;
   /** Refuses options that make no sense, with an ArgumentError. */
   check?(backbone: Vit, options: Options): void;
   /** How a parameter is called in files, where that differs: the authors' name, and whether their layout is the transpose of ours. */
@@ -115,11 +136,12 @@ export function define<Options extends object>(
       const body = definition[hook] as ((...args: unknown[]) => Tensor) | undefined;
       if (!body) continue;
       // Hooks of the model end in the context; a method's own get the parameters before it and the options after it.
-      (hooks as Record<string, unknown>)[hook] = (...args: unknown[]) => {
-        const context = args.pop() as ForwardContext;
-        return body(...args, context.parameters, context, options);
-      };
+      (hooks as Record<string, unknown>)[hook] = guarded(name, hook, (args, context) =>
+        body(...args, context.parameters, context, options),
+      );
     }
+    if (definition.touches) hooks.touches = (layer) => definition.touches!(layer, options);
+    if (definition.additive) hooks.additive = true;
     const own = Object.fromEntries(Object.keys(defaults).map((key) => [key, options[key as keyof Options]]));
     return new PetlModel(backbone, {
       method: name,
@@ -130,6 +152,10 @@ export function define<Options extends object>(
       pure: definition.pure ?? false,
       frozenBlocks: definition.frozenBlocks?.(backbone, options) ?? 0,
       prefixTokens: definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
+      finalNorm: definition.finalNorm ?? true,
+      drops: definition.drops?.(options) ?? false,
+      mergeable: definition.mergeable ?? false,
+      initialize: async (parameters) => definition.initialize?.(backbone, parameters, options),
       fileName: definition.fileName ?? ((tensor) => ({ key: tensor })),
       options: { ...(definition.pool ? { pool: definition.pool } : {}), ...modelOptionsOf(given) } as ModelOptions,
     });
@@ -154,6 +180,16 @@ export function refuseOption(method: string, option: string, got: unknown, expec
     got: String(got),
     expected,
   });
+}
+
+/** Refuses a rate of dropout that is none. */
+export function checkRate(method: string, option: string, got: number): void {
+  if (!(got >= 0 && got < 1)) refuseOption(method, option, got, 'a number from 0 to below 1');
+}
+
+/** Refuses an option that is no finite number. */
+export function checkFinite(method: string, option: string, got: number): void {
+  if (!Number.isFinite(got)) refuseOption(method, option, got, 'a finite number');
 }
 
 /** Refuses an option that is no whole number from `low` to `high`. */

@@ -1,14 +1,17 @@
 import { block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
-import { ArgumentError, ShapeError } from '../errors';
-import type { ForwardContext, Hooks, Retain, Vit } from '../models';
+import { ArgumentError, MethodError } from '../errors';
+import { type ForwardContext, type Hooks, type Retain, saveVit, type Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import { isMatrix } from '../models/vit';
 import * as ops from '../ops';
+import { PackedWeight } from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 import { saveAdapter } from './adapter_file';
+import { imageInput, labelInput } from './inputs';
+import { mergedTensors } from './merge';
 import type { ParameterSpec } from './method';
 import { Passes, type PassInput } from './passes';
 
@@ -64,12 +67,21 @@ export interface ModelBlueprint {
   pure: boolean;
   frozenBlocks: number;
   prefixTokens: number;
+  finalNorm: boolean;
+  drops: boolean;
+  mergeable: boolean;
+  initialize(parameters: Readonly<Record<string, Tensor>>): Promise<void>;
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
 }
 
-/** Drop path's masks by block and branch: '3.attn'. */
-type DropPathMasks = Readonly<Record<string, Tensor>>;
+/** What is random in a training pass. */
+interface Randomness {
+  /** Drop path's masks by block and branch: '3.attn'. */
+  masks: Readonly<Record<string, Tensor>>;
+  /** The number of the step, i32 [1], for methods that drop numbers. */
+  step: Tensor | undefined;
+}
 
 const pools: Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
 // Drop path's counters lie far from those of initial values.
@@ -125,6 +137,7 @@ export class PetlModel {
   readonly #blueprint: ModelBlueprint;
   readonly #own: Record<string, Tensor> = {}; // the method's parameters
   readonly #trained = new Map<string, Tensor>(); // the backbone's tensors that are trained
+  #merged: Map<string, Tensor | PackedWeight> | undefined; // the backbone's tensors with the method folded in
   readonly #head: { weight: Tensor; bias: Tensor };
   readonly #buffers = new Map<string, Tensor>();
   readonly #passes: Passes;
@@ -160,16 +173,33 @@ export class PetlModel {
 
     const random = new Initialization(this.device, this.options.seed);
     const { dim } = backbone.config;
-    const head = random.make([this.options.classes, dim], init.normal(0.02, { cut: 2 }), 'side');
-    this.#head = { weight: head, bias: random.make([this.options.classes], init.zeros(), 'side') };
-    for (const [name, spec] of Object.entries(blueprint.specs))
-      this.#own[name] = random.make(spec.shape, spec.init, 'side');
-    for (const name of backbone.names()) {
-      if (!blueprint.trains(name)) continue;
-
-      this.#trained.set(name, backbone.plain(name));
-      backbone.release(name);
+    const { classes } = this.options;
+    const trained = backbone.names().filter((name) => blueprint.trains(name));
+    checkNames(blueprint.method, Object.keys(blueprint.specs), trained);
+    const made: Tensor[] = [];
+    const make = (tensor: Tensor): Tensor => {
+      made.push(tensor);
+      return tensor;
+    };
+    try {
+      const weight = make(random.make([classes, dim], init.normal(0.02, { cut: 2 }), 'side'));
+      this.#head = { weight, bias: make(random.make([classes], init.zeros(), 'side')) };
+      for (const [name, spec] of Object.entries(blueprint.specs))
+        this.#own[name] = make(random.make(spec.shape, spec.init, 'side'));
+      for (const name of trained) this.#trained.set(name, make(backbone.plain(name)));
+    } catch (error) {
+      for (const tensor of made) tensor.dispose();
+      throw error;
     }
+    for (const name of trained) backbone.release(name);
+  }
+
+  /**
+   * Gives the method's parameters the initial values that it makes from the backbone's weights, where it has such. Training does so by itself before the
+   * first step.
+   */
+  async initialize(): Promise<void> {
+    await this.#blueprint.initialize(this.#own);
   }
 
   /** Everything that is trained: the method's parameters, the backbone's trained tensors, the head. */
@@ -212,33 +242,45 @@ export class PetlModel {
     await saveAdapter(this, path);
   }
 
-  #context(batch: number, masks?: DropPathMasks): ForwardContext {
+  #context(batch: number, random?: Randomness): ForwardContext {
+    const { method, seed } = { method: this.method, seed: this.options.seed };
     return {
       backbone: this.backbone,
       batch,
-      training: masks !== undefined,
+      training: random !== undefined,
       parameters: this.#own,
       state: {},
       buffer: (name, shape) => this.#buffer(name, shape),
-      dropPath: (i, which) => masks?.[`${i}.${which}`]?.alias(),
+      dropout: (x, rate, place) => {
+        if (!random || rate === 0) return x;
+        if (random.step) return ops.dropout(x, random.step, { rate, seed, stream: hash(place) });
+        throw new MethodError(`petl.${method}: a hook drops numbers, but the definition's 'drops' does not say so`, {
+          kernel: `petl.${method}`,
+          argument: 'drops',
+        });
+      },
+      dropPath: (i, which) => random?.masks[`${i}.${which}`]?.alias(),
     };
   }
 
-  // The masks of this step, one for each branch that may be dropped.
-  #masks(batch: number): Record<string, PassInput> {
+  // The masks of this step, one for each branch that may be dropped, and its number.
+  #random(batch: number): Record<string, PassInput> {
     const { depth } = this.backbone.config;
     const { dropPath, seed } = this.options;
-    const masks: Record<string, PassInput> = {};
+    const inputs: Record<string, PassInput> = {};
     for (let i = 1; i <= depth; i++) {
       const rate = depth > 1 ? (dropPath * (i - 1)) / (depth - 1) : dropPath;
       if (rate === 0) continue;
       for (const [index, which] of ['attn', 'mlp'].entries()) {
         const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + index) * dropPathStride;
         const fill = (out: Tensor): void => void ops.randomKeep_(out, { keep: 1 - rate, seed, offset });
-        masks[`${i}.${which}`] = { shape: [batch], fill };
+        inputs[`${i}.${which}`] = { shape: [batch], fill };
       }
     }
-    return masks;
+    if (this.#blueprint.drops) {
+      inputs.step = { shape: [1], dtype: 'i32', fill: (out) => out.write(Int32Array.of(this.steps)) };
+    }
+    return inputs;
   }
 
   // One tensor for each name and shape, made once: the same address in every step.
@@ -267,68 +309,21 @@ export class PetlModel {
     }
   }
 
-  #images(images: Tensor | Float32Array): PassInput {
-    const side = this.backbone.config.imageSize;
-    const size = 3 * side * side;
-    if (images instanceof Tensor) {
-      const [, channels, rows, columns] = images.shape;
-      if (images.shape.length !== 4 || channels !== 3 || rows !== side || columns !== side) {
-        throw new ShapeError(
-          `forward: 'images' has shape [${images.shape.join(', ')}], expected [B, 3, ${side}, ${side}]`,
-          {
-            argument: 'images',
-          },
-        );
-      }
-      return { shape: images.shape, fill: (tensor) => tensor.copyFrom(images) };
-    }
-    if (images.length === 0 || images.length % size) {
-      const expected = `at least one image: a multiple of 3·${side}·${side} = ${size}`;
-      throw new ShapeError(`forward: 'images' has ${images.length} numbers, expected ${expected}`, {
-        argument: 'images',
-        got: String(images.length),
-        expected,
-      });
-    }
-    return { shape: [images.length / size, 3, side, side], fill: (tensor) => tensor.write(images) };
-  }
-
-  // A label that is no class is refused here, where it can be named; on the device it would be found too late.
-  #labels(labels: Int32Array, images: number): PassInput {
-    const { classes } = this.options;
-    if (labels.length !== images) {
-      throw new ShapeError(`step: 'labels' has ${labels.length} numbers, expected one for each image: ${images}`, {
-        argument: 'labels',
-        got: String(labels.length),
-        expected: String(images),
-      });
-    }
-    const index = labels.findIndex((label) => !(label >= 0 && label < classes));
-    if (index >= 0) {
-      throw new ArgumentError(
-        `step: 'labels' has ${labels[index]} at ${index}, expected a class from 0 to ${classes - 1}`,
-        {
-          argument: 'labels',
-          got: String(labels[index]),
-        },
-      );
-    }
-    return { shape: [labels.length], dtype: 'i32', fill: (tensor) => tensor.write(labels) };
-  }
-
-  #logits(images: Tensor, masks?: DropPathMasks): Tensor {
-    const { hooks, frozenBlocks, prefixTokens } = this.#blueprint;
+  #logits(images: Tensor, random?: Randomness): Tensor {
+    const { frozenBlocks, prefixTokens, finalNorm } = this.#blueprint;
     const { pool, retain, prefix } = this.options;
     const { layerNormEps: eps } = this.backbone.config;
-    const context = this.#context(images.shape[0]!, masks);
+    const context = this.#context(images.shape[0]!, random);
+    const hooks = this.#merged ? {} : this.#blueprint.hooks;
     const z = this.backbone.forward(images, {
       hooks,
       context,
-      trained: this.#trained,
+      standIns: this.#merged ?? this.#trained,
       retain,
-      recomputedBlocks: masks && prefix === 'recompute' ? frozenBlocks : 0,
+      recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
     });
     const norm = (x: Tensor): Tensor => {
+      if (!finalNorm) return x;
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
@@ -346,7 +341,7 @@ export class PetlModel {
   }
 
   #tensor(name: string): Tensor {
-    return this.#trained.get(name) ?? this.backbone.frozen(name);
+    return (this.#merged?.get(name) as Tensor | undefined) ?? this.#trained.get(name) ?? this.backbone.frozen(name);
   }
 
   /**
@@ -354,7 +349,7 @@ export class PetlModel {
    * @throws ShapeError for images of another size, or none at all
    */
   forward(images: Tensor | Float32Array): Tensor {
-    const inputs = { images: this.#images(images) };
+    const inputs = { images: imageInput(this.backbone.config.imageSize, images) };
     return this.#pass(() =>
       this.#passes.run(`forward ${inputs.images.shape[0]}`, inputs, (given) => scope(() => this.#logits(given.images))),
     );
@@ -363,30 +358,40 @@ export class PetlModel {
   /**
    * Mean cross-entropy of a batch and its gradients by {@link parameters}, as in a training step. The caller disposes them.
    * @throws ShapeError for images of another size, none at all, or not as many as labels; ArgumentError for a label that is no class; MemoryError. Then
-   * everything that the pass made is given back; packings of frozen matrices, which every pass needs, may stay.
+   * everything that the pass made is given back; packings of frozen matrices, which every pass needs, may stay. MethodError for a hook that breaks its
+   * promise, or a parameter that no gradient reaches.
    */
   gradients(batch: TrainingBatch): { loss: Tensor; correct: Tensor; grads: Record<string, Tensor> } {
-    const images = this.#images(batch.images);
+    if (this.#merged) {
+      throw new ArgumentError(`petl.${this.method}: the method is merged into the backbone, expected unmerge() first`, {
+        kernel: 'gradients',
+      });
+    }
+    const images = imageInput(this.backbone.config.imageSize, batch.images);
     const size = images.shape[0]!;
     const inputs: Record<string, PassInput> = {
       images,
-      labels: this.#labels(batch.labels, size),
+      labels: labelInput(this.options.classes, batch.labels, size),
       gradOut: { shape: [1], fill: (tensor) => tensor.write([1]) },
-      ...this.#masks(size),
+      ...this.#random(size),
     };
     const parameters = Object.fromEntries(this.parameters().map(({ name, tensor }) => [name, tensor]));
     const { labelSmoothing } = this.options;
     const key = `gradients ${size}`;
-    const body = ({ images, labels, gradOut, ...masks }: Record<string, Tensor>) => {
+    const body = ({ images, labels, gradOut, step, ...masks }: Record<string, Tensor>) => {
       let correct: Tensor | undefined;
       const loss = (): Tensor => {
-        const result = ops.softmaxCrossEntropy(this.#logits(images!, masks), labels!, { labelSmoothing });
+        const result = ops.softmaxCrossEntropy(this.#logits(images!, { masks, step }), labels!, { labelSmoothing });
         correct = keep(result.correct);
         return result.loss;
       };
       const onRetained = (retained: Retained[]): void => void this.#retained.set(key, retained);
       try {
-        const { value, grads } = valueAndGrad(loss, parameters, { onRetained, gradOut: gradOut! });
+        const { value, grads } = valueAndGrad(loss, parameters, {
+          onRetained,
+          onUnreached: (names) => this.#checkReached(names),
+          gradOut: gradOut!,
+        });
         return { loss: value, correct: correct!, grads };
       } catch (error) {
         correct?.dispose();
@@ -396,6 +401,17 @@ export class PetlModel {
     const result = this.#pass(() => outsideScopes(() => this.#passes.run(key, inputs, body)));
     this.retained = this.#retained.get(key)!;
     return result;
+  }
+
+  // A parameter of the method that the loss does not depend on is a mistake in a hook, unless it is declared optional.
+  #checkReached(unreached: readonly string[]): void {
+    const { specs } = this.#blueprint;
+    const name = unreached.find((each) => specs[each] && !specs[each].optional);
+    if (name === undefined) return;
+    throw new MethodError(
+      `petl.${this.method}: no gradient reaches its parameter '${name}'; expected a hook that uses it, or 'optional: true' in its declaration`,
+      { kernel: `petl.${this.method}`, argument: name },
+    );
   }
 
   /**
@@ -418,8 +434,8 @@ export class PetlModel {
 
   /** Mean loss and number of right answers of a batch, in inference mode. */
   async evaluate(batch: TrainingBatch): Promise<StepResult> {
-    const images = this.#images(batch.images);
-    const inputs = { images, labels: this.#labels(batch.labels, images.shape[0]!) };
+    const images = imageInput(this.backbone.config.imageSize, batch.images);
+    const inputs = { images, labels: labelInput(this.options.classes, batch.labels, images.shape[0]!) };
     const result = this.#pass(() =>
       this.#passes.run(`evaluate ${images.shape[0]}`, inputs, (given) =>
         scope(() => ops.softmaxCrossEntropy(this.#logits(given.images), given.labels)),
@@ -448,8 +464,59 @@ export class PetlModel {
     }
   }
 
+  /** Whether the method is folded into the backbone's tensors. */
+  get merged(): boolean {
+    return this.#merged !== undefined;
+  }
+
+  /**
+   * Folds the method into copies of the backbone's tensors: inference then costs what the plain backbone costs. The shared backbone stays as it is;
+   * {@link unmerge} lets go of the copies. Merge again after training.
+   * @throws ArgumentError for a method that cannot be folded in
+   */
+  async merge(): Promise<void> {
+    const { hooks, mergeable } = this.#blueprint;
+    if (!mergeable) {
+      throw new ArgumentError(`petl.${this.method}: cannot be merged into a backbone`, {
+        kernel: `petl.${this.method}`,
+        argument: 'merge',
+      });
+    }
+    const merged = await mergedTensors(this.backbone, hooks, this.#context(1));
+    this.unmerge();
+    this.#merged = merged;
+  }
+
+  /** The method acts through its hooks again, from the tensors that it had, bit for bit. */
+  unmerge(): void {
+    for (const tensor of this.#merged?.values() ?? []) tensor.dispose();
+    this.#merged = undefined;
+    this.#passes.dispose();
+  }
+
+  /**
+   * Writes the backbone with the method folded in, and the head, to a safetensors file with timm's names: any software that runs a vision transformer runs
+   * it. Whole or not at all.
+   * @throws ArgumentError unless {@link merged}; FileError
+   */
+  async saveMerged(path: string, { dtype = 'f32' }: { dtype?: 'f32' | 'bf16' } = {}): Promise<void> {
+    const merged = this.#merged;
+    if (!merged) throw new ArgumentError(`petl.${this.method}: not merged, expected merge() before saveMerged()`);
+    const plain = (name: string): Tensor => {
+      const tensor = merged.get(name) ?? this.#trained.get(name);
+      if (tensor instanceof PackedWeight) return outsideScopes(() => ops.unpackWeight(tensor, { dtype: 'f32' }));
+      return tensor?.alias() ?? this.backbone.plain(name);
+    };
+    await saveVit(this.backbone.config, plain, path, {
+      dtype,
+      name: `${this.backbone.name}, ${this.method} merged`,
+      head: this.#head,
+    });
+  }
+
   dispose(): void {
     this.#passes.dispose();
+    this.unmerge();
     for (const { tensor } of this.parameters()) tensor.dispose();
     for (const tensor of this.#buffers.values()) tensor.dispose();
     this.#buffers.clear();
@@ -458,6 +525,24 @@ export class PetlModel {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+// FNV-1a, 31 bits.
+function hash(text: string): number {
+  let value = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
+  return value >>> 1;
+}
+
+// Every trained tensor has a name of its own.
+function checkNames(method: string, declared: readonly string[], trained: readonly string[]): void {
+  const taken = new Set([...trained, 'head.weight', 'head.bias']);
+  const twice = declared.find((name) => taken.has(name));
+  if (twice === undefined) return;
+  throw new MethodError(`petl.${method}: declares parameter '${twice}' twice: the head or a trained tensor has that name`, {
+    kernel: `petl.${method}`,
+    argument: twice,
+  });
 }
 
 function softmax(logits: Float32Array): Float32Array {

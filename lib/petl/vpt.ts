@@ -1,19 +1,24 @@
 import * as ops from '../ops';
-import { checkWhole, define } from './method';
+import { checkRate, checkWhole, define } from './method';
 
 /** Options of VPT-Shallow and VPT-Deep. */
 export interface VptOptions {
   /** Number l of prompts in the sequence. Default 10. */
   prompts: number;
+  /** Rate at which numbers of the prompts are dropped in training. Default 0. */
+  dropout: number;
 }
 
 // Prompts stand between CLS and the patches, without positions; the head leaves them out.
 function visualPrompts(name: string, deep: boolean) {
   return define<VptOptions>(
     name,
-    { prompts: 10 },
+    { prompts: 10, dropout: 0 },
     {
-      check: (_backbone, { prompts }) => checkWhole(name, 'prompts', prompts, 1),
+      check: (_backbone, { prompts, dropout }) => {
+        checkWhole(name, 'prompts', prompts, 1);
+        checkRate(name, 'dropout', dropout);
+      },
 
       parameters: ({ config: { dim, depth, patchSize } }, init, { prompts }) =>
         Object.fromEntries(
@@ -23,12 +28,20 @@ function visualPrompts(name: string, deep: boolean) {
           ]),
         ),
 
-      tokens: (z, p, { backbone }) => ops.insertPrompts(z, p['vpt.0.prompt']!, { at: backbone.prefixTokens }),
+      tokens: (z, p, context, { dropout }) =>
+        ops.insertPrompts(z, context.dropout(p['vpt.0.prompt']!, dropout, 'vpt.0'), {
+          at: context.backbone.prefixTokens,
+        }),
 
-      beforeBlock: (i, z, p, { backbone }, { prompts }) =>
+      beforeBlock: (i, z, p, context, { prompts, dropout }) =>
         deep && i > 1
-          ? ops.insertPrompts(z, p[`vpt.${i - 1}.prompt`]!, { at: backbone.prefixTokens, replaced: prompts })
+          ? ops.insertPrompts(z, context.dropout(p[`vpt.${i - 1}.prompt`]!, dropout, `vpt.${i - 1}`), {
+              at: context.backbone.prefixTokens,
+              replaced: prompts,
+            })
           : z,
+
+      drops: ({ dropout }) => dropout > 0,
 
       prefixTokens: (backbone, { prompts }) => backbone.prefixTokens + prompts,
       pool: 'cls',
