@@ -40,7 +40,10 @@ async function main(epochs: number, seed: number): Promise<void> {
   });
   progress.done();
   const tensors = new Map(model.parameters().map(({ name, tensor }) => [name, tensor]));
-  await models.saveVit(backbone.config, (name) => tensors.get(name)!.alias(), backbonePath(), { dtype: 'bf16', name: 'vit-emoji-google' });
+  await models.saveVit(backbone.config, (name) => tensors.get(name)!.alias(), backbonePath(), {
+    dtype: 'bf16',
+    name: 'vit-emoji-google',
+  });
   console.log(
     `${backbonePath()}: held-out accuracy ${summary.test?.accuracy.toFixed(3)}, ${summary.imagesPerSecond.toFixed(0)} images/s`,
   );

@@ -1,3 +1,4 @@
+export { check, type GradientCheck, type GradientCheckOptions } from './check';
 export { checkpoint } from './checkpoint';
 export { type Retained, Tape } from './tape';
 export {

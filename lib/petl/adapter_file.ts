@@ -140,6 +140,7 @@ export async function load(
       const data = await file.readFloat32(stored);
       tensor.write(transpose ? transposed(data, shape[0]!, shape[1]!) : data);
     }
+    model.initialized = true;
     return model;
   } catch (error) {
     model?.dispose();

@@ -2,8 +2,8 @@ import type { Vit } from '../models';
 import { blockLinears, vitShapes } from '../models/vit';
 import * as ops from '../ops';
 import type { Tensor } from '../tensor';
-import { checkWhole, define, type ParameterSpec, refuseOption } from './method';
 import { prunedFrom } from './lst_pruning';
+import { checkWhole, define, type ParameterSpec, refuseOption } from './method';
 
 /** Options of LST. */
 export interface LstOptions {

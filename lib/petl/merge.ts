@@ -26,7 +26,10 @@ export async function mergedTensors(
   const merged = new Map<string, Tensor | PackedWeight>();
   const put = (name: string, numbers: Float32Array): void => {
     const tensor = outsideScopes(() => Tensor.from(device, numbers, shapes.get(name)!, { kind: 'weights' }));
-    merged.set(name, outsideScopes(() => place(name, tensor, dtype)));
+    merged.set(
+      name,
+      outsideScopes(() => place(name, tensor, dtype)),
+    );
   };
 
   // y' = layer(x, y) is y + A x + c: W' = W + A from x = I without the bias, b' from x = 0 with it. Both less c, where that counts twice.

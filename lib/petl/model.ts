@@ -131,7 +131,9 @@ export class PetlModel {
   readonly options: Readonly<Required<Omit<ModelOptions, 'labels'>> & Pick<ModelOptions, 'labels'>>;
   /** What the last training step's tape kept between forward and backward. */
   retained: Retained[] = [];
-  /** Training steps made; drop path's masks depend on it. */
+  /** @internal Whether {@link initialize} has nothing more to do. */
+  initialized = false;
+  /** Training steps made; drop path's masks and dropout depend on it. */
   steps = 0;
 
   readonly #blueprint: ModelBlueprint;
@@ -191,15 +193,18 @@ export class PetlModel {
       for (const tensor of made) tensor.dispose();
       throw error;
     }
-    for (const name of trained) backbone.release(name);
+    // What is large is held once. Vectors stay, so that other models can use the backbone beside one that trains biases.
+    for (const name of trained) if (this.#trained.get(name)!.shape.length > 1) backbone.release(name);
   }
 
   /**
-   * Gives the method's parameters the initial values that it makes from the backbone's weights, where it has such. Training does so by itself before the
-   * first step.
+   * Gives the method's parameters the initial values that it makes from the backbone's weights, where it has such; once, and not after they were read from a
+   * file. Training does so by itself before the first step.
    */
   async initialize(): Promise<void> {
+    if (this.initialized) return;
     await this.#blueprint.initialize(this.#own);
+    this.initialized = true;
   }
 
   /** Everything that is trained: the method's parameters, the backbone's trained tensors, the head. */
@@ -539,10 +544,13 @@ function checkNames(method: string, declared: readonly string[], trained: readon
   const taken = new Set([...trained, 'head.weight', 'head.bias']);
   const twice = declared.find((name) => taken.has(name));
   if (twice === undefined) return;
-  throw new MethodError(`petl.${method}: declares parameter '${twice}' twice: the head or a trained tensor has that name`, {
-    kernel: `petl.${method}`,
-    argument: twice,
-  });
+  throw new MethodError(
+    `petl.${method}: declares parameter '${twice}' twice: the head or a trained tensor has that name`,
+    {
+      kernel: `petl.${method}`,
+      argument: twice,
+    },
+  );
 }
 
 function softmax(logits: Float32Array): Float32Array {

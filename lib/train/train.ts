@@ -33,6 +33,8 @@ export interface TrainOptions {
   checkpoint?: string;
   /** Goes on from the checkpoint if there is one. */
   resume?: boolean;
+  /** Called before each step. */
+  beforeStep?(): void;
   /** Stops after the step that is running; the state is saved. */
   signal?: AbortSignal;
   onProgress?(progress: TrainProgress): void;
@@ -117,6 +119,8 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
   try {
     if (options.resume && options.checkpoint && existsSync(options.checkpoint)) {
       progress = await loadCheckpoint(options.checkpoint, model, optimizer, settings);
+    } else {
+      await model.initialize();
     }
     let last = { loss: Number.NaN, accuracy: Number.NaN };
     const stepsLeft = (epochs - progress.epoch) * steps - progress.batch;
@@ -151,6 +155,7 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       };
       let start = performance.now();
       for await (const batch of loader as AsyncIterable<Batch>) {
+        options.beforeStep?.();
         const step = (): Promise<StepResult> => model.step(batch, optimizer);
         const label = `epoch ${epoch + 1} step ${progress.batch + 1}`;
         const isTraced = untilTraced-- === 1;
