@@ -1,4 +1,5 @@
 import { ArgumentError, MethodError } from '../errors';
+import { scope } from '../scope';
 import type { Tensor } from '../tensor';
 import { valueAndGrad } from './value_and_grad';
 
@@ -79,7 +80,7 @@ async function along(
   const direction = raw.map((value) => value / length);
   const lossAt = async (distance: number): Promise<number> => {
     tensor.write(start.map((value, index) => value + distance * direction[index]!));
-    using loss = body();
+    using loss = scope(body);
     return (await loss.read())[0]!;
   };
   try {

@@ -2,6 +2,7 @@ export { type AdapterOptions, adapter } from './adapter';
 export { type LoadAdapterOptions, load } from './adapter_file';
 export { type AdaptFormerOptions, adaptFormer } from './adaptformer';
 export { bitfit } from './bitfit';
+export { check, type MethodCheckOptions } from './check';
 export { type DtlOptions, type DtlPlusOptions, dtl, dtlPlus, dtlPlusStar } from './dtl';
 export { type FactOptions, factTk, factTt } from './fact';
 export { full } from './full';

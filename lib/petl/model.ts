@@ -1,6 +1,6 @@
 import { block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
-import { ArgumentError, MethodError } from '../errors';
+import { ArgumentError, MethodError, SidetuneError } from '../errors';
 import { type ForwardContext, type Hooks, type Retain, saveVit, type Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import { isMatrix } from '../models/vit';
@@ -187,7 +187,7 @@ export class PetlModel {
       const weight = make(random.make([classes, dim], init.normal(0.02, { cut: 2 }), 'side'));
       this.#head = { weight, bias: make(random.make([classes], init.zeros(), 'side')) };
       for (const [name, spec] of Object.entries(blueprint.specs))
-        this.#own[name] = make(random.make(spec.shape, spec.init, 'side'));
+        this.#own[name] = make(declared(blueprint.method, name, () => random.make(spec.shape, spec.init, 'side')));
       for (const name of trained) this.#trained.set(name, make(backbone.plain(name)));
     } catch (error) {
       for (const tensor of made) tensor.dispose();
@@ -357,6 +357,21 @@ export class PetlModel {
     const inputs = { images: imageInput(this.backbone.config.imageSize, images) };
     return this.#pass(() =>
       this.#passes.run(`forward ${inputs.images.shape[0]}`, inputs, (given) => scope(() => this.#logits(given.images))),
+    );
+  }
+
+  /**
+   * Mean cross-entropy [1] of a batch with nothing dropped: differentiable inside `autograd.valueAndGrad`.
+   * @throws as {@link gradients} for the batch
+   */
+  loss(batch: TrainingBatch): Tensor {
+    const images = imageInput(this.backbone.config.imageSize, batch.images);
+    const inputs = { images, labels: labelInput(this.options.classes, batch.labels, images.shape[0]!) };
+    const { labelSmoothing } = this.options;
+    return this.#pass(() =>
+      this.#passes.run(`loss ${images.shape[0]}`, inputs, (given) =>
+        scope(() => ops.softmaxCrossEntropy(this.#logits(given.images), given.labels, { labelSmoothing }).loss),
+      ),
     );
   }
 
@@ -539,10 +554,20 @@ function hash(text: string): number {
   return value >>> 1;
 }
 
+// What goes wrong with a parameter's declaration is said with its name.
+function declared<T>(method: string, name: string, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof SidetuneError) error.message = `petl.${method}, parameter '${name}': ${error.message}`;
+    throw error;
+  }
+}
+
 // Every trained tensor has a name of its own.
-function checkNames(method: string, declared: readonly string[], trained: readonly string[]): void {
+function checkNames(method: string, names: readonly string[], trained: readonly string[]): void {
   const taken = new Set([...trained, 'head.weight', 'head.bias']);
-  const twice = declared.find((name) => taken.has(name));
+  const twice = names.find((name) => taken.has(name));
   if (twice === undefined) return;
   throw new MethodError(
     `petl.${method}: declares parameter '${twice}' twice: the head or a trained tensor has that name`,

@@ -53,7 +53,17 @@ function methodOf(attrs: Attributes): [string, object] {
     case 'ssf':
       return [attrs.method, {}];
     case 'adaptformer':
-      return ['adaptFormer', { bottleneck: attrs.bottleneck, scale: attrs.scale }];
+      return ['adaptFormer', { bottleneck: attrs.bottleneck, scale: attrs.scale, dropout: 0 }];
+    case 'lst':
+      return ['lst', { reduction: attrs.reduction }];
+    case 'lora':
+      return ['lora', { rank: attrs.rank, scale: attrs.scale, dropout: 0 }];
+    case 'fact_tt':
+      return ['factTt', { rank: attrs.rank, scale: attrs.scale, dropout: 0 }];
+    case 'fact_tk':
+      return ['factTk', { rank: attrs.rank, scale: attrs.scale, dropout: 0 }];
+    case 'noah_subnet':
+      return ['noah', { sizes: attrs.sizes, dropout: 0 }];
     case 'adapter':
       return [attrs.method, { bottleneck: attrs.bottleneck }];
     case 'vpt_shallow':
@@ -67,20 +77,44 @@ function methodOf(attrs: Attributes): [string, object] {
   }
 }
 
+/** The part of a tensor that lies in a shape, and zeros around it: NOAH's files hold tensors of the largest size, or the parts in use. */
+function fitted(data: Float32Array, from: readonly number[], to: readonly number[]): Float32Array {
+  const [rows, columns] = from.length === 1 ? [1, from[0]!] : [from[0]!, from[1]!];
+  const [toRows, toColumns] = to.length === 1 ? [1, to[0]!] : [to[0]!, to[1]!];
+  return Float32Array.from({ length: toRows * toColumns }, (_, index) => {
+    const [i, j] = [Math.floor(index / toColumns), index % toColumns];
+    return i < rows && j < columns ? data[i * columns + j]! : 0;
+  });
+}
+
+/** A tensor of the file in a parameter's shape; undefined where the file has none. */
+export async function readFitted(
+  file: SafetensorsFile,
+  name: string,
+  shape: readonly number[],
+): Promise<Float32Array | undefined> {
+  const entry = file.tensors.get(name);
+  if (!entry) return undefined;
+  const data = await file.readFloat32(name);
+  return String(entry.shape) === String(shape) ? data : fitted(data, entry.shape, shape);
+}
+
 export async function openGolden(
   device: Device,
   name: string,
   folder: string,
-  { dtype = 'f32', ...options }: { dtype?: ComputeDtype } & Partial<ModelOptions> = {},
+  { dtype = 'f32', supernet, ...options }: { dtype?: ComputeDtype; supernet?: number } & Partial<ModelOptions> = {},
 ): Promise<GoldenModel> {
   const { attrs } = cases.find(({ file }) => file === `${name}.safetensors`)!;
   const file = await openSafetensors(path.join(goldensFolder, `${name}.safetensors`));
   const backbone = await load(device, await backboneFile(file, attrs.heads, folder), { dtype, heads: attrs.heads });
-  const [method, own] = methodOf(attrs);
+  const [method, own] = supernet
+    ? ['noahSupernet', { sizes: attrs.sizes, maxSize: supernet, dropout: 0 }]
+    : methodOf(attrs);
   const pool = attrs.pool === 'cls' ? 'cls' : 'patch_mean_then_norm';
   const model = methodNamed(method)!(backbone, { classes: attrs.classes, pool, ...own, ...options });
   for (const { name: parameter, tensor } of model.parameters())
-    tensor.write(await file.readFloat32(`weight.${parameter}`));
+    tensor.write((await readFitted(file, `weight.${parameter}`, tensor.shape))!);
   const batch = { images: await file.readFloat32('in.images'), labels: await file.readInt32('in.labels') };
   return { attrs, file, backbone, model, batch };
 }

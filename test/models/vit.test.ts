@@ -23,9 +23,20 @@ it('kernels and GEMM library keep to the instruction set that the run is held to
   expect(gemm).not.toMatch(beyond!);
 });
 
-const methods = ['bitfit', 'adapter', 'adaptformer', 'ssf', 'vpt_shallow', 'vpt_deep'].map(
-  (method) => `method_${method}`,
-);
+const methods = [
+  'bitfit',
+  'adapter',
+  'adaptformer',
+  'lst',
+  'lora',
+  'fact_tt',
+  'fact_tk',
+  'fact_tk_r3',
+  'ssf',
+  'vpt_shallow',
+  'vpt_deep',
+  'noah_subnet',
+].map((method) => `method_${method}`);
 const files = ['vit_linear', 'vit_full', 'vit_dtl', 'vit_dtl_plus', 'vit_dtl_plus_star', 'vit_dtl_last', ...methods];
 const withSteps = files.filter((name) => name !== 'vit_full');
 
