@@ -20,7 +20,9 @@ import { adamwBenches } from './kernels/adamw';
 import { attentionBenches } from './kernels/attention';
 import { crossEntropyBenches } from './kernels/cross_entropy';
 import { depthwiseConvBenches } from './kernels/depthwise_conv';
+import { dropoutBenches } from './kernels/dropout';
 import { elementwiseBenches } from './kernels/elementwise';
+import { gateBenches } from './kernels/gate';
 import { geluBenches } from './kernels/gelu';
 import { layerNormBenches } from './kernels/layer_norm';
 import { linearBenches } from './kernels/linear';
@@ -46,9 +48,11 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   low_rank: lowRankBenches,
   depthwise_conv: depthwiseConvBenches,
   side_inject: sideInjectBenches,
+  gate: gateBenches,
   attention: attentionBenches,
   gelu: geluBenches,
   relu: reluBenches,
+  dropout: dropoutBenches,
   pool: poolBenches,
   prompt: promptBenches,
   cross_entropy: crossEntropyBenches,

@@ -338,6 +338,34 @@ export interface Kernels {
   ): {
     gradH: Tensor;
   };
+  gateForward(
+    args: {
+      /** in [...] f32 bf16 */ a: Tensor;
+      /** in [...] like a */ b: Tensor;
+      /** in [1] f32 */ alpha: Tensor;
+      /** out [...] like a */ out?: Tensor | undefined;
+      temperature?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  gateBackward(
+    args: {
+      /** in [...] f32 bf16 */ gradOut: Tensor;
+      /** in [...] like gradOut */ a?: Tensor | undefined;
+      /** in [...] like gradOut */ b?: Tensor | undefined;
+      /** in [1] f32 */ alpha: Tensor;
+      /** out [...] like gradOut */ gradA?: Tensor | undefined;
+      /** out [...] like gradOut */ gradB?: Tensor | undefined;
+      /** inOut [1] f32 */ gradAlpha?: Tensor | undefined;
+      temperature?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradA: Tensor;
+    gradB: Tensor;
+  };
   attentionForward(
     args: {
       /** in [B, N, C] f32 bf16 */ qkv: Tensor;
@@ -403,6 +431,19 @@ export interface Kernels {
     flags?: CallFlags,
   ): {
     gradX: Tensor;
+  };
+  dropout(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** in [1] i32 */ step: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+      rate: number | undefined;
+      seed: number | undefined;
+      stream: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
   };
   poolForward(
     args: {

@@ -51,6 +51,13 @@ SIDETUNE_ANYWHERE Block block(uint64_t seed, uint64_t counter) {
                 {{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0}});
 }
 
+// Block `index` of a dropout's mask. The upper bit of a mask's stream tells its words from those of `block`.
+SIDETUNE_ANYWHERE uint32_t mask_stream(uint32_t stream) { return stream | 0x80000000u; }
+SIDETUNE_ANYWHERE Block mask_block(uint64_t seed, uint64_t index, uint32_t stream, uint32_t step) {
+  return philox(static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
+                {{static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), mask_stream(stream), step}});
+}
+
 // In [0, 1).
 SIDETUNE_ANYWHERE float unit(uint32_t bits) { return mul(static_cast<float>(static_cast<int32_t>(bits >> 8)), 0x1p-24f); }
 

@@ -80,9 +80,12 @@ describe.each(['f32', 'bf16'] as const)('in %s', (dtype) => {
       expect(await moved(bench, dtype, 4)).toBeLessThanOrEqual(heavier[bench.kernel] ?? MOST);
     },
   );
-  it.each(named(kernelBenches.gelu!))('%s', async (_, bench) => {
-    expect(await moved(bench, dtype, 1)).toBeLessThanOrEqual(MOST);
-  });
+  it.each(named([...kernelBenches.gelu!, ...kernelBenches.dropout!, ...kernelBenches.gate!]))(
+    '%s',
+    async (_, bench) => {
+      expect(await moved(bench, dtype, 1)).toBeLessThanOrEqual(MOST);
+    },
+  );
 
   // Scores are no field: a row of them is read and a row of p written, and in backward two of each.
   it.each(named(kernelBenches.attention!))('%s, batched softmax', async (_, bench) => {

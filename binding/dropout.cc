@@ -1,0 +1,5 @@
+#include "native/dropout.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(Dropout, dropout)
