@@ -1,11 +1,11 @@
 // Dropout (Srivastava et al., JMLR 15, 2014), with what is kept scaled up:
 //   out = x / (1 − rate) where a number is kept, else 0
-// A number is dropped when its random word is below rate · 2³², an integer comparison: the mask is the same bits on every backend. The
-// word is a function of (seed, stream, step, place in the tensor) and of nothing else (random_numbers.h, mask_block): number i has
-// word i mod 4 of block i div 4.
-// Backward is the same kernel with gradOut for x: it makes the mask again from the same seed, stream and step, and none is kept.
-// `step` is read when the kernel runs, so that calls that are repeated without being made anew can be given another one.
-// `stream` tells the dropouts of one model apart. Rate 0 gives x, bit for bit.
+// A number is dropped when its random word is below rate · 2³², an integer comparison: the mask is the same bits on every
+// backend. The word is a function of (seed, stream, step, place in the tensor) and of nothing else (random_numbers.h,
+// mask_block): number i has word i mod 4 of block i div 4. Backward is the same kernel with gradOut for x: it makes the mask
+// again from the same seed, stream and step, and none is kept. `step` is read when the kernel runs, so that calls that are
+// repeated without being made anew can be given another one. `stream` tells the dropouts of one model apart. Rate 0 gives x, bit
+// for bit.
 #pragma once
 
 #include "fields.h"

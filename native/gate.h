@@ -2,10 +2,10 @@
 //   out = mu a + (1 − mu) b          mu = σ(alpha / temperature), one number for all
 // Backward:
 //   gradA = mu gradOut     gradB = (1 − mu) gradOut     gradAlpha += mu (1 − mu) / temperature · Σ gradOut ∘ (a − b)
-// One pass over gradOut, a and b gives all three; a and b are needed for gradAlpha alone. gradAlpha is added to what is there, the
-// gradients of a and b are written. Numbers are summed in f32, in groups of a fixed size and the groups in a fixed order, so the
-// result does not depend on the number of threads or multiprocessors. 1 − mu is computed as σ(−alpha / temperature), so neither
-// side loses digits; far out mu is 1 or 0 and its slope 0.
+// One pass over gradOut, a and b gives all three; a and b are needed for gradAlpha alone. gradAlpha is added to what is there,
+// the gradients of a and b are written. Numbers are summed in f32, in groups of a fixed size and the groups in a fixed order, so
+// the result does not depend on the number of threads or multiprocessors. 1 − mu is computed as σ(−alpha / temperature), so
+// neither side loses digits; far out mu is 1 or 0 and its slope 0.
 #pragma once
 
 #include "fields.h"

@@ -35,8 +35,8 @@ void forward(const Cpu& cpu, const GateForward& k) {
   parallel_ranges(cpu, k.a.size(), kGrain, [&](int64_t begin, int64_t end) HWY_ATTR {
     const T *a = k.a.as<T>() + begin, *b = k.b.as<T>() + begin;
     T* out = k.out.as<T>() + begin;
-    for_each_vector(end - begin, [&](size_t, auto at, auto put)
-                                     HWY_ATTR { put(hn::MulAdd(mu, at(a), hn::Mul(rest, at(b))), out); });
+    for_each_vector(end - begin,
+                    [&](size_t, auto at, auto put) HWY_ATTR { put(hn::MulAdd(mu, at(a), hn::Mul(rest, at(b))), out); });
   });
 }
 
@@ -65,9 +65,9 @@ void backward(const Cpu& cpu, const GateBackward& k, Workspace scratch) {
     for (int64_t group = begin; group < end; group++) {
       const int64_t first = group * kGroup;
       const auto part = [&](const Tensor& t, bool wanted) { return wanted ? t.as<T>() + first : nullptr; };
-      const float total = backward_group<T>(k.grad_out.as<T>() + first, part(k.a, sums), part(k.b, sums), gate,
-                                            std::min(kGroup, size - first), part(k.grad_a, static_cast<bool>(k.grad_a)),
-                                            part(k.grad_b, static_cast<bool>(k.grad_b)));
+      const float total =
+          backward_group<T>(k.grad_out.as<T>() + first, part(k.a, sums), part(k.b, sums), gate, std::min(kGroup, size - first),
+                            part(k.grad_a, static_cast<bool>(k.grad_a)), part(k.grad_b, static_cast<bool>(k.grad_b)));
       if (sums) sums[group] = total;
     }
   });

@@ -42,9 +42,9 @@ struct Gradients {
   const T *grad_out, *a, *b;
   const float* alpha;
   float temperature;
-  T *grad_a, *grad_b;
-  float* sums;
-  int64_t size;
+  T *grad_a = nullptr, *grad_b = nullptr;
+  float* sums = nullptr;
+  int64_t size = 0;
 
   // Writes V gradients; returns Σ gradOut ∘ (a − b) of them.
   template <int V>
@@ -77,8 +77,7 @@ __global__ void gate_backward(const Gradients<T> k) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kGroup, end = begin + kGroup < k.size ? begin + kGroup : k.size;
   const int64_t whole = begin + (end - begin) / 8 * 8;
   float sum = 0;
-  for (int64_t i = begin + static_cast<int64_t>(threadIdx.x) * 8; i < whole; i += kThreads * 8)
-    sum += k.template at<8>(i, gate);
+  for (int64_t i = begin + static_cast<int64_t>(threadIdx.x) * 8; i < whole; i += kThreads * 8) sum += k.template at<8>(i, gate);
   const int64_t rest = whole + static_cast<int64_t>(threadIdx.x);
   if (rest < end) sum += k.template at<1>(rest, gate);
   if (!k.sums) return;
@@ -101,14 +100,11 @@ __global__ void gate_alpha(const float* sums, int64_t groups, const float* alpha
 void run(Cuda& cuda, const GateForward& k, Workspace) {
   dispatch(k.a.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    each(cuda, k.a.size(),
-         Mix<T>{k.a.as<const T>(), k.b.as<const T>(), k.alpha.as<const float>(), k.temperature, k.out.as<T>()});
+    each(cuda, k.a.size(), Mix<T>{k.a.as<const T>(), k.b.as<const T>(), k.alpha.as<const float>(), k.temperature, k.out.as<T>()});
   });
 }
 
-int64_t workspace(Cuda&, const GateBackward& k) {
-  return k.grad_alpha ? Workspace::aligned<float>(k.groups()) : 0;
-}
+int64_t workspace(Cuda&, const GateBackward& k) { return k.grad_alpha ? Workspace::aligned<float>(k.groups()) : 0; }
 
 void run(Cuda& cuda, const GateBackward& k, Workspace scratch) {
   if (!k.grad_a && !k.grad_b && !k.grad_alpha) return;
@@ -118,8 +114,8 @@ void run(Cuda& cuda, const GateBackward& k, Workspace scratch) {
   const int64_t shared = shared_bytes<float>(kWarp);
   dispatch(k.grad_out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const Gradients<T> gradients{k.grad_out.as<const T>(), k.a.as<const T>(), k.b.as<const T>(), alpha, k.temperature,
-                                 k.grad_a.as<T>(),         k.grad_b.as<T>(),  sums,              size};
+    Gradients<T> gradients{k.grad_out.as<const T>(), k.a.as<const T>(), k.b.as<const T>(), alpha, k.temperature};
+    gradients.grad_a = k.grad_a.as<T>(), gradients.grad_b = k.grad_b.as<T>(), gradients.sums = sums, gradients.size = size;
     launch(cuda, gate_backward<T>, {dim3(static_cast<unsigned>(groups)), kThreads, shared}, gradients);
   });
   if (sums) launch(cuda, gate_alpha, {dim3(1), kThreads, shared}, sums, groups, alpha, k.temperature, k.grad_alpha.as<float>());
