@@ -7,7 +7,15 @@ export { add, addInto_, cast, fill_, reshape, residualAdd, scale } from './eleme
 export { type GateOptions, gatedMix } from './gate';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
-export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';
+export {
+  type LinearAddOptions,
+  type LinearOptions,
+  linear,
+  linearAdd_,
+  PackedWeight,
+  packWeight,
+  unpackWeight,
+} from './linear';
 export { type LowRankOptions, lowRankAccumulate_, lowRankCombine_, lowRankProject } from './low_rank';
 export { type MlpWeights, mlp } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
