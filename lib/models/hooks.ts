@@ -42,8 +42,6 @@ export interface Hooks {
   linear?(name: string, x: Tensor, y: Tensor, context: ForwardContext): Tensor;
   /** Which linear layers `linear` is for; the others keep their fused kernels. Default: all. */
   touches?(name: string): boolean;
-  /** `linear` adds to y and does nothing else: y may have the residual in it already. */
-  additive?: boolean;
   /** A branch's result before it is dropped and added to the stream that it was computed from. */
   branch?(i: number, which: 'attn' | 'mlp', y: Tensor, stream: Tensor, context: ForwardContext): Tensor;
   /** The stream that a branch's result, dropped or not, will be added to. */

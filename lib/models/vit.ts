@@ -288,12 +288,11 @@ export class Vit {
       const full = `${prefix}.${name}`;
       const [matrix, bias] = [weight(`${full}.weight`), plain(`${full}.bias`)];
       if (!touched(name)) return ops.linear(x, matrix, bias, { activation, residual });
-      // A method that changes what a linear layer gives takes its epilogue apart; one that adds to it leaves the residual there.
-      const fused = hooks.additive ? residual : undefined;
-      const y = ops.linear(x, matrix, bias, { residual: fused });
+      // A method that changes what a linear layer gives takes its epilogue apart.
+      const y = ops.linear(x, matrix, bias);
       let result = replace(y, hooks.linear!(full, x, y, context));
       if (activation !== 'none') result = replace(result, ops.gelu(result));
-      if (residual && !fused) result = replace(result, ops.add(residual, result));
+      if (residual) result = replace(result, ops.add(residual, result));
       return result;
     };
     // x + branch: in the GEMM's epilogue where nothing comes between, else after the method's hook and drop path.

@@ -46,7 +46,6 @@ function factorTuning(
       ...inner(dim, depth, rank),
     }),
 
-    additive: true,
     linear: (place, x, y, p, context, { rank, scale, dropout }) => {
       const [, block, layer] = /^blocks\.(\d+)\.(.+)$/.exec(place)!;
       const { dim } = context.backbone.config;

@@ -5,7 +5,7 @@ import type { ForwardContext, Hooks } from '../models';
 import { scope } from '../scope';
 import { Tensor } from '../tensor';
 
-type Hook = Exclude<keyof Hooks, 'touches' | 'additive'>;
+type Hook = Exclude<keyof Hooks, 'touches'>;
 
 /** Hooks of the tokens between blocks may make a sequence longer or shorter; the others keep the shape that they are given. */
 const free: readonly Hook[] = ['tokens', 'beforeBlock', 'afterBlock', 'features'];

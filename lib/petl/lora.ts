@@ -40,7 +40,6 @@ export const lora = define<LoraOptions>(
     },
 
     touches: (name) => name.endsWith('.attn.qkv'),
-    additive: true,
     linear: (name, x, y, p, context, { scale, dropout }) => {
       const input = context.dropout(x, dropout, name);
       const block = `lora.${name.split('.')[1]}`;

@@ -34,8 +34,6 @@ export interface MethodDefinition<Options> {
   linear?(name: string, x: Tensor, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   /** Which linear layers `linear` is for; the others keep their fused kernels. Default: all. */
   touches?(name: string, options: Options): boolean;
-  /** `linear` adds to y and does nothing else. Then y may have the residual in it already, which saves a pass over memory. Default false. */
-  additive?: boolean;
   branch?(
     i: number,
     which: 'attn' | 'mlp',
@@ -141,7 +139,6 @@ export function define<Options extends object>(
       );
     }
     if (definition.touches) hooks.touches = (layer) => definition.touches!(layer, options);
-    if (definition.additive) hooks.additive = true;
     const own = Object.fromEntries(Object.keys(defaults).map((key) => [key, options[key as keyof Options]]));
     return new PetlModel(backbone, {
       method: name,

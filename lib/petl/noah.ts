@@ -136,7 +136,6 @@ function hooks<Options extends NoahOptions>() {
 
     touches: (name, { sizes }) =>
       name.endsWith('.attn.qkv') && (typeof sizes === 'number' ? sizes : sizes.lora[blockOf(name)]!) > 0,
-    additive: true,
     linear: (name, x, y, p, context, options) => {
       const block = blockOf(name);
       const take = taker(p, context.backbone, block, sizesOf(context.backbone, options));

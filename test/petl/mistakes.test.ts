@@ -7,7 +7,7 @@ import { vit } from '../../lib/models';
 import * as ops from '../../lib/ops';
 import { adamW } from '../../lib/optim';
 import * as petl from '../../lib/petl';
-import type { Tensor } from '../../lib/tensor';
+import { Tensor } from '../../lib/tensor';
 import { openDevice } from '../each_target';
 import { Random } from '../random';
 
@@ -39,7 +39,7 @@ function method(mistake: Partial<petl.MethodDefinition<object>>, state: { wrong:
         : (...args: unknown[]) =>
             state.wrong
               ? (body as (...args: unknown[]) => unknown)(...args)
-              : (good?.(...args) ?? args.findLast((arg) => arg instanceof Object && 'dtype' in arg));
+              : (good?.(...args) ?? [...args].reverse().find((arg) => arg instanceof Tensor));
   }
   count++;
   return petl.define(`mistaken${count}`, {}, hooks as petl.MethodDefinition<object>);
