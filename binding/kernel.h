@@ -52,6 +52,18 @@ struct HasCheck : std::false_type {};
 template <class Arguments>
 struct HasCheck<Arguments, std::void_t<decltype(std::declval<const Arguments&>().check(""))>> : std::true_type {};
 
+template <class Arguments, class = void>
+struct HasWindow : std::false_type {};
+template <class Arguments>
+struct HasWindow<Arguments, std::void_t<decltype(std::declval<const Arguments&>().untouched_bytes())>> : std::true_type {};
+
+// Bytes that a call moves: those of its fields, less those that it says it leaves alone.
+template <class Arguments>
+int64_t bytes_of_call(const Arguments& arguments, const FieldList& fields) {
+  if constexpr (HasWindow<Arguments>::value) return bytes_moved(fields) - arguments.untouched_bytes();
+  return bytes_moved(fields);
+}
+
 template <class Arguments>
 struct KernelName;
 
@@ -78,7 +90,7 @@ Napi::Value call_kernel(const Napi::CallbackInfo& info) {
     for (Storage* storage : call.changed) storage->version = device.next_version();
     if (Recorder* recorder = device.recorder()) note_storages(*recorder, call);
     TraceNote note;
-    if (device.trace()) note = {call.begun, call_text(fields), bytes_moved(fields), arguments.flops()};
+    if (device.trace()) note = {call.begun, call_text(fields), bytes_of_call(arguments, fields), arguments.flops()};
     device.enqueue(
         kernel,
         [&device, &entry, arguments, workspace = scratch.workspace] { return entry.run(device.backend(), arguments, workspace); },
@@ -108,7 +120,7 @@ Napi::Value measure_kernel(const Napi::CallbackInfo& info) {
   unpack(kernel, info, fields, call);
   for (Field* field : check(kernel, fields, call.wish)) field->tensor->data = field->tensor;  // counted as present, never touched
   Napi::Object measure = Napi::Object::New(info.Env());
-  measure.Set("bytes", static_cast<double>(bytes_moved(fields)));
+  measure.Set("bytes", static_cast<double>(bytes_of_call(arguments, fields)));
   measure.Set("flops", arguments.flops());
   return measure;
 }

@@ -5,3 +5,5 @@
 SIDETUNE_BIND(LinearForward, linear)
 SIDETUNE_BIND(LinearBackward, linear)
 SIDETUNE_BIND(LinearPack, linear)
+SIDETUNE_BIND(LinearAddForward, linear)
+SIDETUNE_BIND(LinearAddBackward, linear)

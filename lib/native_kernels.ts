@@ -100,6 +100,30 @@ export interface Kernels {
   ): {
     out: Tensor;
   };
+  linearAddForward(
+    args: {
+      column?: number | undefined;
+      /** inOut [..., W] f32 bf16 */ y: Tensor;
+      /** in [..., I] like y */ x: Tensor;
+      /** in [O, I] f32 bf16 */ weight: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  linearAddBackward(
+    args: {
+      column?: number | undefined;
+      /** in [..., W] f32 bf16 */ gradOut: Tensor;
+      /** in [..., I] like gradOut */ x?: Tensor | undefined;
+      /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
+      /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
+      /** inOut [O, I] f32 */ gradWeight?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
   mlpForward(
     args: {
       /** in [..., I] f32 bf16 */ x: Tensor;

@@ -15,6 +15,18 @@ void check_pre_activation(const char* kernel, bool present, Activation activatio
     refuse_argument(kernel, "pre_activation", "asked for", "nothing without an activation");
 }
 
+// That the columns [column, column + O) of `rows` are there.
+void check_window(const char* kernel, int64_t column, const char* weight_name, const Tensor& weight, const char* name,
+                  const Tensor& rows) {
+  const int64_t width = rows.dim(-1), O = weight.dim(0);
+  const std::string columns = std::to_string(width) + ", the width of '" + camel_case(name) + "'";
+  if (O > width) refuse_shape(kernel, weight_name, to_string(weight), "[O, I] with O of at most " + columns);
+  if (column > width - O) {
+    refuse_argument(kernel, "column", std::to_string(column),
+                    "at most " + std::to_string(width - O) + ": a window of " + std::to_string(O) + " columns in " + columns);
+  }
+}
+
 }  // namespace
 
 void check_weight(const char* kernel, const char* name, const Tensor& weight, Layout packed, const Tensor& rows,
@@ -54,6 +66,24 @@ void LinearBackward::check(const char* kernel) const {
     refuse_argument(kernel, "pre_activation", "missing", "a tensor, since there is an activation");
   }
   check_pre_activation(kernel, is_wanted(pre_activation), activation);
+}
+
+void LinearAddForward::check(const char* kernel) const {
+  check_weight(kernel, "weight", weight, Layout::packed, x, "x");
+  check_window(kernel, column, "weight", weight, "y", y);
+}
+
+void LinearAddBackward::check(const char* kernel) const {
+  if (is_wanted(grad_x)) {
+    if (!weight) refuse_argument(kernel, "weight", "missing", "a tensor, since 'gradX' is wanted");
+    check_weight(kernel, "weight", weight, Layout::packed_transposed, grad_out, "grad_out");
+  }
+  if (grad_weight && !x) refuse_argument(kernel, "x", "missing", "a tensor, since 'gradWeight' is wanted");
+  if (weight) {
+    check_window(kernel, column, "weight", weight, "grad_out", grad_out);
+  } else if (grad_weight) {
+    check_window(kernel, column, "grad_weight", grad_weight, "grad_out", grad_out);
+  }
 }
 
 void LinearPack::check(const char* kernel) const {

@@ -5,6 +5,11 @@
 // Where x itself came out of a GELU, xPreActivation takes its derivative along: gradX = (g W) ∘ GELU'(xPreActivation).
 // Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
 //
+// LinearAdd adds a layer of few inputs, such as an adapter of low rank, into the columns [column, column + O) of y, in place:
+//   y[..., column : column + O] += x Wᵀ
+//   gradX = g W        gradWeight += gᵀ x        with g that window of gradOut; the gradient of y is gradOut itself
+// The window is read and written once, y beside it is not touched; the sum is added unrounded and the result rounded once.
+//
 // A weight is plain, packed (for x Wᵀ) or packed_transposed (for g W): the order in which the GEMM reads it. LinearPack moves a
 // weight between them; a plain weight is packed into scratch at each call, which is the way of weights that are being trained. x
 // in bf16 takes such a weight in f32, too, and rounds it. On CUDA all three are the plain rows.
@@ -62,6 +67,44 @@ struct LinearBackward {
   double flops() const {
     const double product = 2.0 * grad_out.size();
     return (grad_x ? product * weight.dim(1) : 0) + (grad_weight ? product * x.dim(-1) : 0);
+  }
+};
+
+struct LinearAddForward {
+  Tensor y, x, weight;
+  int64_t column = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.option("column", column, at_least(0));
+    field.in_out("y", y, "... W", f32 | bf16);
+    field.in("x", x, "... I", like("y"));
+    field.in("weight", weight, "O I", f32 | bf16).packed();
+  }
+  void check(const char* kernel) const;
+  int64_t untouched_bytes() const { return 2 * (y.dim(-1) - weight.dim(0)) * y.rows() * size_of(y.dtype); }
+  double flops() const { return 2.0 * x.size() * weight.dim(0); }
+};
+
+struct LinearAddBackward {
+  Tensor grad_out, x, weight, grad_x, grad_weight;
+  int64_t column = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.option("column", column, at_least(0));
+    field.in("grad_out", grad_out, "... W", f32 | bf16);
+    field.in("x", x, "... I", like("grad_out")).optional();
+    field.in("weight", weight, "O I", f32 | bf16).packed().optional();
+    field.out("grad_x", grad_x, "... I", like("grad_out")).optional();
+    field.in_out("grad_weight", grad_weight, "O I", f32).optional();
+  }
+  void check(const char* kernel) const;
+  int64_t outputs() const { return weight ? weight.dim(0) : grad_weight.dim(0); }
+  int64_t untouched_bytes() const { return (grad_out.dim(-1) - outputs()) * grad_out.rows() * size_of(grad_out.dtype); }
+  double flops() const {
+    const double product = 2.0 * grad_out.rows() * outputs();
+    return (grad_x ? product * weight.dim(1) : 0) + (grad_weight ? product * grad_weight.dim(1) : 0);
   }
 };
 

@@ -11,6 +11,9 @@ const layers: { name: string; size(shape: BenchShape): [O: number, I: number]; g
     { name: 'fc2 + residual', size: ({ width, hidden }) => [width, hidden], residual: true },
   ];
 
+/** Of LoRA's adapters. */
+const rank = 8;
+
 export function pack(weight: Tensor, layout: 'packed' | 'packed_transposed', dtype: DType = weight.dtype): Tensor {
   const out = Tensor.empty(weight.device, weight.shape, { dtype, layout });
   kernels.linearPack({ weight, out });
@@ -68,6 +71,29 @@ export const linearBenches: KernelBench[] = [
       weight: tensor([width, width], 'f32'),
       gradWeight: tensor([width, width], 'f32'),
       gradBias: tensor([width], 'f32'),
+    }),
+  },
+  {
+    kernel: 'linearAddForward',
+    label: `rank ${rank} into v of qkv`,
+    direction: 'forward',
+    args: ({ tensor, batch, tokens, width }) => ({
+      y: tensor([batch, tokens, 3 * width]),
+      x: tensor([batch, tokens, rank]),
+      weight: tensor([width, rank], 'f32'),
+      column: 2 * width,
+    }),
+  },
+  {
+    kernel: 'linearAddBackward',
+    label: `rank ${rank} into v of qkv`,
+    direction: 'backward',
+    args: ({ tensor, batch, tokens, width }) => ({
+      gradOut: tensor([batch, tokens, 3 * width]),
+      x: tensor([batch, tokens, rank]),
+      weight: tensor([width, rank], 'f32'),
+      gradWeight: tensor([width, rank], 'f32'),
+      column: 2 * width,
     }),
   },
   {

@@ -5,7 +5,15 @@ export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
-export { type LinearOptions, linear, PackedWeight, packWeight, unpackWeight } from './linear';
+export {
+  type LinearAddOptions,
+  type LinearOptions,
+  linear,
+  linearAdd_,
+  PackedWeight,
+  packWeight,
+  unpackWeight,
+} from './linear';
 export { type LowRankOptions, lowRankAccumulate_, lowRankCombine_, lowRankProject } from './low_rank';
 export { type MlpWeights, mlp } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';

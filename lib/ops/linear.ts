@@ -59,6 +59,53 @@ export function linear(
   });
 }
 
+export interface LinearAddOptions {
+  /** Where the window of y begins, from 0 to W − O. Default 0. */
+  column?: number;
+}
+
+/**
+ * A linear layer of few inputs, such as one half of a low-rank adapter, added into a window of y in place: `y[..., column : column + O] += x Wᵀ`.
+ * The window is read and written once; what y holds beside it stays as it is.
+ * @param y - [..., W], f32 or bf16; changed
+ * @param x - [..., I], dtype of y
+ * @param weight - [O, I] as for {@link linear}; one in i8 is widened
+ * @returns a handle on y after the change; use it instead of y from here on
+ * Keeps for backward: x only if the weight needs a gradient. The gradient of y is that of the result itself. There is no way back: what reads y as it was
+ * before in backward is refused there.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError; ArgumentError for a window that y does not have
+ * @example qkv = ops.linearAdd_(qkv, ops.linear(x, a), b, { column: 2 * dim }); // LoRA on v, arXiv 2106.09685
+ */
+export function linearAdd_(
+  y: Tensor,
+  x: Tensor,
+  weight: Tensor | PackedWeight,
+  { column = 0 }: LinearAddOptions = {},
+): Tensor {
+  const frozen = weight instanceof PackedWeight ? weight.differentiable(x.dtype) : undefined;
+  const plain = frozen ? undefined : (weight as Tensor);
+  const inputs = { y, x, weight: plain };
+  const needed = needs(inputs);
+  kernels.linearAddForward({ y, x, weight: frozen?.forward ?? plain!, column });
+  return record('linearAdd_', inputs, y.alias(), {
+    saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
+    backward: ({ gradOut, saved, wanted, frugal, accumulator }) => {
+      if (!wanted.x && !wanted.weight) return { y: gradOut };
+      const { gradX } = kernels.linearAddBackward(
+        {
+          gradOut,
+          x: saved.x,
+          weight: wanted.x ? (frozen?.forBackward(frugal) ?? saved.weight) : undefined,
+          gradWeight: accumulator('weight'),
+          column,
+        },
+        { wanted: { gradX: wanted.x ?? false }, kind: 'gradients' },
+      );
+      return { y: gradOut, x: gradX };
+    },
+  });
+}
+
 /** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
 export class PackedWeight {
   #backward: Tensor | undefined;

@@ -86,7 +86,9 @@ void finish_zeros(Cpu& cpu, const Parts& rows, const Parts& columns, const Finis
   }
 }
 
-bool is_staged(const Left& left, DType dtype) { return left.load || left.transposed || left.dtype != left_dtype(dtype); }
+bool is_staged(const Left& left, DType dtype) {
+  return left.load || left.transposed || left.leading || left.dtype != left_dtype(dtype);
+}
 
 // The left side [count, k] (or [k, count]) of tiles in rows [row, row + count) of the product's m: where it is, or staged. A
 // thread works along one row of tiles then, so what it staged last is kept.
@@ -98,8 +100,13 @@ const void* left_side(Worker& worker, const Left& left, int64_t m, int64_t k, DT
   if (left.load) {
     left.load(row, count, stage);
   } else if (left.transposed) {
+    const int64_t distance = left.leading ? left.leading : m;
     for (int64_t l = 0; l < k; l++) {
-      convert(offset(left.data, l * m + row, left.dtype), left.dtype, offset(stage, l * count, dtype), dtype, count);
+      convert(offset(left.data, l * distance + row, left.dtype), left.dtype, offset(stage, l * count, dtype), dtype, count);
+    }
+  } else if (left.leading) {
+    for (int64_t i = 0; i < count; i++) {
+      convert(offset(left.data, (row + i) * left.leading, left.dtype), left.dtype, offset(stage, i * k, dtype), dtype, k);
     }
   } else {
     convert(offset(left.data, row * k, left.dtype), left.dtype, stage, dtype, count * k);

@@ -54,12 +54,14 @@ struct Product {
   DType dtype;  // of a and b as the caller means them
 };
 
-// The left side. Plain and row-major [m, k]; or [k, m] when transposed; or made on demand: `load` writes rows [row, row + rows)
-// as [rows, k] of operand_dtype, from any thread, more than once.
+// The left side. Plain and row-major [m, k]; or [k, m] when transposed; a window of wider rows, `leading` numbers apart, is
+// copied tile by tile. Or made on demand: `load` writes rows [row, row + rows) as [rows, k] of operand_dtype, from any thread,
+// more than once.
 struct Left {
   const void* data = nullptr;
   DType dtype = DType::f32;
   bool transposed = false;
+  int64_t leading = 0;  // 0: dense
   FunctionRef<void(int64_t row, int64_t rows, void* to)> load = {};
 };
 

@@ -215,6 +215,20 @@ void finish_gradient_row(const float* tile, const T* pre, int64_t columns, T* gr
                                HWY_ATTR { put(pre ? hn::Mul(at(tile), gelu_derivative(at(pre))) : at(tile), grad_x); });
 }
 
+// Rows [first, …) of gradX = g W.
+template <class T>
+void multiply_gradient(Cpu& cpu, const Product& product, const Left& g, const void* panels, const Tensor& x_pre_activation,
+                       const Tensor& grad_x, int64_t first) {
+  const int64_t I = grad_x.dim(-1);
+  multiply(cpu, product, g, panels, [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
+    for (int64_t r = 0; r < count; r++) {
+      finish_gradient_row(static_cast<const float*>(tile) + r * columns,
+                          at_row<const T>(x_pre_activation, first + row + r, I, column), columns,
+                          at_row<T>(grad_x, first + row + r, I, column));
+    }
+  });
+}
+
 // Rows [first, first + rows) of everything.
 template <class T, class G>
 void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t rows, const void* panels, Workspace scratch) {
@@ -233,15 +247,7 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     if (formed) g.data = formed, g.dtype = operand_dtype(k.grad_out.dtype);
   }
   if (k.grad_x) {
-    const int64_t I = k.grad_x.dim(-1);
-    multiply(cpu, {rows, I, O, k.grad_out.dtype}, g, panels,
-             [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
-               for (int64_t r = 0; r < count; r++) {
-                 finish_gradient_row(static_cast<const float*>(tile) + r * columns,
-                                     at_row<const T>(k.x_pre_activation, first + row + r, I, column), columns,
-                                     at_row<T>(k.grad_x, first + row + r, I, column));
-               }
-             });
+    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.grad_x, first);
   }
   if (k.grad_weight) {
     const int64_t I = k.grad_weight.dim(1);
@@ -259,6 +265,46 @@ void backward(Cpu& cpu, const LinearBackward& k, Workspace scratch) {
   for (int64_t first = 0; first < rows; first += kGradientRows) {
     backward_step<T, G>(cpu, k, first, std::min(kGradientRows, rows - first), panels, scratch);
   }
+}
+
+template <class T>
+void add_forward(Cpu& cpu, const LinearAddForward& k, Workspace scratch) {
+  const int64_t W = k.y.dim(-1), I = k.x.dim(-1), O = k.weight.dim(0);
+  const void* panels = weight_panels(cpu, k.weight, Layout::packed, k.x.dtype, scratch);
+  multiply(cpu, {k.x.rows(), O, I, k.x.dtype}, Left{k.x.data, k.x.dtype}, panels,
+           [&](const void* tile, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+             const auto* numbers = static_cast<const float*>(tile);
+             for (int64_t r = 0; r < rows; r++, numbers += columns) {
+               T* y = at_row<T>(k.y, row + r, W, k.column + column);
+               for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(y), at(numbers)), y); });
+             }
+           });
+}
+
+template <class T>
+void add_backward(Cpu& cpu, const LinearAddBackward& k, Workspace scratch) {
+  const int64_t rows = k.grad_out.rows(), W = k.grad_out.dim(-1), O = k.outputs();
+  const DType dtype = k.grad_out.dtype;
+  const void* panels = k.grad_x && rows > 0 ? weight_panels(cpu, k.weight, Layout::packed_transposed, dtype, scratch) : nullptr;
+  for (int64_t first = 0; first < rows; first += kGradientRows) {
+    const int64_t count = std::min(kGradientRows, rows - first);
+    Left window{at_row<T>(k.grad_out, first, W, k.column), dtype};
+    window.leading = W;
+    if (k.grad_x) multiply_gradient<T>(cpu, {count, k.grad_x.dim(-1), O, dtype}, window, panels, {}, k.grad_x, first);
+    if (k.grad_weight) {
+      const int64_t I = k.grad_weight.dim(1);
+      window.transposed = true;
+      const Right x{at_row<T>(k.x, first, I), dtype, count, I, false};
+      add_transposed_product(cpu, {O, I, count, dtype}, window, x, k.grad_weight.as<float>(), scratch);
+    }
+  }
+}
+
+void linear_add_forward(Cpu& cpu, const LinearAddForward& k, Workspace scratch) {
+  k.y.dtype == DType::bf16 ? add_forward<bf16_t>(cpu, k, scratch) : add_forward<float>(cpu, k, scratch);
+}
+void linear_add_backward(Cpu& cpu, const LinearAddBackward& k, Workspace scratch) {
+  k.grad_out.dtype == DType::bf16 ? add_backward<bf16_t>(cpu, k, scratch) : add_backward<float>(cpu, k, scratch);
 }
 
 void linear_forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
@@ -282,11 +328,15 @@ namespace sidetune::cpu {
 
 HWY_EXPORT(linear_forward);
 HWY_EXPORT(linear_backward);
+HWY_EXPORT(linear_add_forward);
+HWY_EXPORT(linear_add_backward);
 HWY_EXPORT(quantise_weight);
 HWY_EXPORT(dequantise_weight);
 
 void run(Cpu& cpu, const LinearForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_forward)(cpu, k, scratch); }
 void run(Cpu& cpu, const LinearBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_backward)(cpu, k, scratch); }
+void run(Cpu& cpu, const LinearAddForward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_add_forward)(cpu, k, scratch); }
+void run(Cpu& cpu, const LinearAddBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(linear_add_backward)(cpu, k, scratch); }
 
 int64_t workspace(Cpu& cpu, const LinearForward& k) {
   if (k.weight.dtype == DType::i8) return Workspace::aligned<uint8_t>(k.x.size()) + Workspace::aligned<Int8Row>(k.x.rows());
@@ -301,6 +351,14 @@ int64_t workspace(Cpu& cpu, const LinearBackward& k) {
   if (k.grad_bias) bytes += Workspace::aligned<float>(group_count(rows) * O);
   if (k.grad_weight) bytes += transposed_product_bytes(cpu, all, k.grad_weight.dim(1), dtype);
   return bytes;
+}
+
+int64_t workspace(Cpu& cpu, const LinearAddForward& k) { return weight_scratch(cpu, k.weight, Layout::packed, k.x.dtype); }
+
+int64_t workspace(Cpu& cpu, const LinearAddBackward& k) {
+  const DType dtype = k.grad_out.dtype;
+  return (k.grad_x ? Workspace::aligned<std::byte>(weight_scratch(cpu, k.weight, Layout::packed_transposed, dtype)) : 0) +
+         (k.grad_weight ? transposed_product_bytes(cpu, k.grad_out.rows(), k.grad_weight.dim(1), dtype) : 0);
 }
 
 namespace {
@@ -353,6 +411,8 @@ int64_t workspace(Cpu&, const LinearPack& k) {
 SIDETUNE_CPU_KERNEL(LinearForward)
 SIDETUNE_CPU_KERNEL(LinearBackward)
 SIDETUNE_CPU_KERNEL(LinearPack)
+SIDETUNE_CPU_KERNEL(LinearAddForward)
+SIDETUNE_CPU_KERNEL(LinearAddBackward)
 
 }  // namespace sidetune::cpu
 #endif  // HWY_ONCE

@@ -103,6 +103,32 @@ Product weight_product(const LinearBackward& k, const void* g, int64_t first, in
 // Sums in f32 of `width` numbers a row stand in scratch where the result is bf16; elsewhere in the result.
 int64_t sums_bytes(DType dtype, int64_t width) { return dtype == DType::bf16 ? width * size_of(DType::f32) : 0; }
 
+// LinearAdd's window. (Devices that do not multiply bf16 widen a copy of it.)
+void* window_of(const Tensor& rows, int64_t column) { return rows.as<std::byte>() + column * size_of(rows.dtype); }
+
+Product window_product(const LinearAddForward& k, const void* weight) {
+  const int64_t W = k.y.dim(-1), I = k.x.dim(-1), O = k.weight.dim(0);
+  void* window = window_of(k.y, k.column);
+  Product p{k.y.rows(), O, I, k.y.dtype, {k.x.data, I}, {weight, I, true}, window, k.y.dtype, W};
+  p.addend = window;
+  return p;
+}
+
+// Of g W, and of gᵀ x.
+Product window_product(const LinearAddBackward& k, const void* weight) {
+  const int64_t W = k.grad_out.dim(-1), I = k.grad_x.dim(-1);
+  const DType dtype = k.grad_out.dtype;
+  const Matrix g{window_of(k.grad_out, k.column), W};
+  return {k.grad_out.rows(), I, k.outputs(), dtype, g, {weight, I}, k.grad_x.data, dtype, I};
+}
+Product window_weight_product(const LinearAddBackward& k) {
+  const int64_t W = k.grad_out.dim(-1), I = k.grad_weight.dim(1);
+  const Matrix g{window_of(k.grad_out, k.column), W, true};
+  Product p{k.outputs(), I, k.grad_out.rows(), k.grad_out.dtype, g, {k.x.data, I}, k.grad_weight.data, DType::f32, I};
+  p.addend = k.grad_weight.data;
+  return p;
+}
+
 // Scratch for each row of a step.
 int64_t row_bytes(const LinearForward& k) { return k.activation == Activation::gelu ? sums_bytes(k.x.dtype, k.out.dim(-1)) : 0; }
 bool has_sums(const LinearBackward& k) { return k.grad_x && k.x_pre_activation; }
@@ -203,8 +229,32 @@ void run(Cuda& cuda, const LinearPack& k, Workspace) {
   convert(cuda, k.weight.data, k.weight.dtype, k.out.data, k.out.dtype, k.weight.size());
 }
 
+void run(Cuda& cuda, const LinearAddForward& k, Workspace scratch) {
+  const void* weight = operand(cuda, k.weight, k.y.dtype, scratch);
+  multiply(cuda, window_product(k, weight), scratch);
+}
+
+void run(Cuda& cuda, const LinearAddBackward& k, Workspace scratch) {
+  if (k.grad_weight) multiply(cuda, window_weight_product(k), scratch);
+  if (!k.grad_x) return;
+  const void* weight = operand(cuda, k.weight, k.grad_out.dtype, scratch);
+  multiply(cuda, window_product(k, weight), scratch);
+}
+
+int64_t workspace(Cuda& cuda, const LinearAddForward& k) {
+  return operand_bytes(k.weight, k.y.dtype) + product_scratch(cuda, window_product(k, nullptr));
+}
+
+int64_t workspace(Cuda& cuda, const LinearAddBackward& k) {
+  const int64_t for_weight = k.grad_weight ? product_scratch(cuda, window_weight_product(k)) : 0;
+  if (!k.grad_x) return for_weight;
+  return std::max(for_weight, operand_bytes(k.weight, k.grad_out.dtype) + product_scratch(cuda, window_product(k, nullptr)));
+}
+
 SIDETUNE_CUDA_KERNEL(LinearForward)
 SIDETUNE_CUDA_KERNEL(LinearBackward)
 SIDETUNE_CUDA_KERNEL(LinearPack)
+SIDETUNE_CUDA_KERNEL(LinearAddForward)
+SIDETUNE_CUDA_KERNEL(LinearAddBackward)
 
 }  // namespace sidetune::cuda

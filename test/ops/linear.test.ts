@@ -8,6 +8,7 @@ import { onCpu, onEachTarget } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
 import { linear as reference } from '../reference/linear';
+import { linearAddTests } from './linear_add';
 
 const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
 
@@ -243,6 +244,8 @@ kernelTest('linear without bias', {
   tolerance,
   bad: [],
 });
+
+linearAddTests(tolerance);
 
 describe('packed weights', () => {
   const shapes: [rows: number, I: number, O: number][] = [

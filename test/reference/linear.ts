@@ -24,3 +24,12 @@ export function linear(
   }
   return out;
 }
+
+export function linearAdd(y: Reference, x: Reference, weight: Reference, column: number): Reference {
+  const [W, O] = [dim(y, -1), dim(weight, 0)];
+  const added = linear(x, weight);
+  return reference(y.shape, (i) => {
+    const [row, o] = [Math.floor(i / W), (i % W) - column];
+    return y.data[i]! + (o >= 0 && o < O ? added.data[row * O + o]! : 0);
+  });
+}
