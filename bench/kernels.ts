@@ -33,6 +33,7 @@ import { randomBenches } from './kernels/random';
 import { reluBenches } from './kernels/relu';
 import { scaleShiftBenches } from './kernels/scale_shift';
 import { sideInjectBenches } from './kernels/side_inject';
+import { sliceBenches } from './kernels/slice';
 import { swishBenches } from './kernels/swish';
 
 /** The cases of each family, in the order and under the names of native/kernels.def. */
@@ -51,6 +52,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   relu: reluBenches,
   pool: poolBenches,
   prompt: promptBenches,
+  slice: sliceBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,
   adamw: adamwBenches,

@@ -475,6 +475,28 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  sliceForward(
+    args: {
+      rows: readonly number[] | undefined;
+      columns: readonly number[] | undefined;
+      /** in [R, C] f32 */ x: Tensor;
+      /** out [rowTo-rowFrom, columnTo-columnFrom] f32 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  sliceBackward(
+    args: {
+      rows: readonly number[] | undefined;
+      columns: readonly number[] | undefined;
+      /** in [rowTo-rowFrom, columnTo-columnFrom] f32 */ gradOut: Tensor;
+      /** inOut [R, C] f32 */ gradX: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
   softmaxCrossEntropyForward(
     args: {
       /** in [B, C] f32 */ logits: Tensor;

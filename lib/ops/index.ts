@@ -31,4 +31,5 @@ export {
 export { relu } from './relu';
 export { scaleShift } from './scale_shift';
 export { type SideInjectOptions, sideInject } from './side_inject';
+export { type SliceOptions, slice } from './slice';
 export { type SwishOptions, swish } from './swish';
