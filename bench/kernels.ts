@@ -21,6 +21,7 @@ import { attentionBenches } from './kernels/attention';
 import { crossEntropyBenches } from './kernels/cross_entropy';
 import { depthwiseConvBenches } from './kernels/depthwise_conv';
 import { elementwiseBenches } from './kernels/elementwise';
+import { factorBenches } from './kernels/factor';
 import { geluBenches } from './kernels/gelu';
 import { layerNormBenches } from './kernels/layer_norm';
 import { linearBenches } from './kernels/linear';
@@ -53,6 +54,7 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   pool: poolBenches,
   prompt: promptBenches,
   slice: sliceBenches,
+  factor: factorBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,
   adamw: adamwBenches,

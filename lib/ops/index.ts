@@ -3,6 +3,7 @@ export { type AttentionOptions, attention } from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { add, addInto_, cast, fill_, residualAdd, scale } from './elementwise';
+export { type FactorContractOptions, factorContract } from './factor';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
 export {
