@@ -171,7 +171,7 @@ export interface KernelTiming {
   ms: number;
   /** That must move: read once, written once. */
   bytes: number;
-  /** Of all tensors together: what a cache would have to hold. */
+  /** Of all tensors together, of which a call may touch a window only: what a cache would have to hold. */
   workingSetBytes: number;
   flops: number;
 }
@@ -191,7 +191,8 @@ export function timeKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>
     const args = bench.args({ ...shape, tensor });
     const run = kernels[bench.kernel] as (args: object, flags?: object) => Record<string, Tensor>;
     const call = (): Record<string, Tensor> => run(args, bench.flags);
-    const workingSetBytes = scope(() => bytesOf({ ...args, ...call() }));
+    const moved = measure(bench.kernel, args, bench.flags);
+    const tensorBytes = scope(() => bytesOf({ ...args, ...call() }));
     const { median } = await time(device, () => scope(() => void call()));
     return {
       kernel: bench.kernel,
@@ -201,8 +202,8 @@ export function timeKernel(bench: KernelBench, shape: Omit<BenchShape, 'tensor'>
       batch: bench.perBatch === false ? null : shape.batch,
       direction: bench.direction,
       ms: median,
-      ...measure(bench.kernel, args, bench.flags),
-      workingSetBytes,
+      ...moved,
+      workingSetBytes: Math.min(tensorBytes, moved.bytes),
     };
   });
 }

@@ -22,6 +22,7 @@ import { crossEntropyBenches } from './kernels/cross_entropy';
 import { depthwiseConvBenches } from './kernels/depthwise_conv';
 import { dropoutBenches } from './kernels/dropout';
 import { elementwiseBenches } from './kernels/elementwise';
+import { factorBenches } from './kernels/factor';
 import { gateBenches } from './kernels/gate';
 import { geluBenches } from './kernels/gelu';
 import { layerNormBenches } from './kernels/layer_norm';
@@ -35,6 +36,7 @@ import { randomBenches } from './kernels/random';
 import { reluBenches } from './kernels/relu';
 import { scaleShiftBenches } from './kernels/scale_shift';
 import { sideInjectBenches } from './kernels/side_inject';
+import { sliceBenches } from './kernels/slice';
 import { swishBenches } from './kernels/swish';
 
 /** The cases of each family, in the order and under the names of native/kernels.def. */
@@ -55,6 +57,8 @@ export const kernelBenches: Readonly<Record<string, readonly KernelBench[]>> = {
   dropout: dropoutBenches,
   pool: poolBenches,
   prompt: promptBenches,
+  slice: sliceBenches,
+  factor: factorBenches,
   cross_entropy: crossEntropyBenches,
   elementwise: elementwiseBenches,
   adamw: adamwBenches,

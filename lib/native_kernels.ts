@@ -516,6 +516,56 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  sliceForward(
+    args: {
+      rows: readonly number[] | undefined;
+      columns: readonly number[] | undefined;
+      /** in [R, C] f32 */ x: Tensor;
+      /** out [rowTo-rowFrom, columnTo-columnFrom] f32 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  sliceBackward(
+    args: {
+      rows: readonly number[] | undefined;
+      columns: readonly number[] | undefined;
+      /** in [rowTo-rowFrom, columnTo-columnFrom] f32 */ gradOut: Tensor;
+      /** inOut [R, C] f32 */ gradX: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
+  factorContractForward(
+    args: {
+      column?: number | undefined;
+      count: number | undefined;
+      layout?: 'rows' | 'interleaved_rows' | 'interleaved_columns' | undefined;
+      /** in [r, r, r] f32 */ core: Tensor;
+      /** in [r, T] f32 */ factors: Tensor;
+      /** out [n*r, r] f32 */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  factorContractBackward(
+    args: {
+      column?: number | undefined;
+      count: number | undefined;
+      layout?: 'rows' | 'interleaved_rows' | 'interleaved_columns' | undefined;
+      /** in [r, r, r] f32 */ core?: Tensor | undefined;
+      /** in [r, T] f32 */ factors?: Tensor | undefined;
+      /** inOut [r, r, r] f32 */ gradCore?: Tensor | undefined;
+      /** inOut [r, T] f32 */ gradFactors?: Tensor | undefined;
+      /** in [n*r, r] f32 */ gradOut: Tensor;
+    },
+    flags?: CallFlags,
+  ): {
+
+  };
   softmaxCrossEntropyForward(
     args: {
       /** in [B, C] f32 */ logits: Tensor;

@@ -4,6 +4,7 @@ export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { type DropoutOptions, dropout } from './dropout';
 export { add, addInto_, cast, fill_, reshape, residualAdd, scale } from './elementwise';
+export { type FactorContractOptions, factorContract } from './factor';
 export { type GateOptions, gatedMix } from './gate';
 export { gelu } from './gelu';
 export { type LayerNormOptions, layerNorm } from './layer_norm';
@@ -33,4 +34,5 @@ export {
 export { relu } from './relu';
 export { scaleShift } from './scale_shift';
 export { type SideInjectOptions, sideInject } from './side_inject';
+export { type SliceOptions, slice } from './slice';
 export { type SwishOptions, swish } from './swish';

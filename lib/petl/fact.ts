@@ -133,4 +133,7 @@ const slices = {
   'attn.proj': { first: 3, count: 1, layout: 'rows' },
   'mlp.fc1': { first: 4, count: 4, layout: 'interleaved_rows' },
   'mlp.fc2': { first: 8, count: 4, layout: 'interleaved_columns' },
-} as const satisfies Record<string, { first: number; count: number; layout: ops.FactorLayout }>;
+} as const satisfies Record<
+  string,
+  { first: number; count: number; layout: NonNullable<ops.FactorContractOptions['layout']> }
+>;

@@ -114,10 +114,8 @@ function hooks<Options extends NoahOptions>() {
     return (name: string): Tensor => {
       const [tensor, shape] = [p[`noah.${block}.${name}`]!, shapes[name]!];
       if (shape.every((length, axis) => length === tensor.shape[axis])) return tensor;
-      return ops.slice(
-        tensor,
-        shape.map((length) => [0, length] as const),
-      );
+      const [rows, columns] = shape.length === 1 ? [1, shape[0]!] : [shape[0]!, shape[1]!];
+      return ops.slice(tensor, { rows: [0, rows], columns: [0, columns] });
     };
   };
   return {

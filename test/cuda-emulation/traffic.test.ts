@@ -114,6 +114,10 @@ describe('in f32', () => {
     expect(await moved(bench, 'f32', 64)).toBeLessThanOrEqual(MOST);
   });
 
+  it.each(named(kernelBenches.slice!))('%s', async (_, bench) => {
+    expect(await moved(bench, 'f32', 1)).toBeLessThanOrEqual(MOST);
+  });
+
   const lists: [string, number[][]][] = [
     ['one matrix', [[768, 768]]],
     ['12 side layers and a head', [...Array.from({ length: 24 }, () => [768, 2]), [100, 768], [100]]],

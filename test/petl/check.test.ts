@@ -6,8 +6,7 @@ import { record } from '../../lib/autograd/tape';
 import * as ops from '../../lib/ops';
 import * as petl from '../../lib/petl';
 import { Tensor } from '../../lib/tensor';
-import { openDevice, testDevice as device } from '../each_target';
-
+import { testDevice as device, openDevice } from '../each_target';
 
 describe('petl.check', () => {
   const start = { startBlock: 2 };
@@ -63,15 +62,25 @@ describe('petl.check', () => {
       },
     );
     await expect(petl.check(wrong, {}, { device })).rejects.toThrow(MethodError);
-    await expect(petl.check(wrong, {}, { device })).rejects.toThrow(/the gradient of 'factor' is .* differences of the loss say/);
+    await expect(petl.check(wrong, {}, { device })).rejects.toThrow(
+      /the gradient of 'factor' is .* differences of the loss say/,
+    );
   });
 });
 
 describe('autograd.check', () => {
   it('checks any loss, and gives parameters their numbers back', async () => {
     const one = await openDevice();
-    const x = Tensor.from(one, Float32Array.from({ length: 12 }, (_, i) => Math.sin(i)), [4, 3]);
-    const weight = Tensor.from(one, Float32Array.from({ length: 6 }, (_, i) => Math.cos(i)), [2, 3]);
+    const x = Tensor.from(
+      one,
+      Float32Array.from({ length: 12 }, (_, i) => Math.sin(i)),
+      [4, 3],
+    );
+    const weight = Tensor.from(
+      one,
+      Float32Array.from({ length: 6 }, (_, i) => Math.cos(i)),
+      [2, 3],
+    );
     const labels = Tensor.from(one, [0, 1, 1, 0], [4], { dtype: 'i32' });
     const before = await weight.read();
     const bytes = one.memory().currentBytes;

@@ -1,0 +1,6 @@
+#include "native/slice.h"
+
+#include "kernel.h"
+
+SIDETUNE_BIND(SliceForward, slice)
+SIDETUNE_BIND(SliceBackward, slice)
