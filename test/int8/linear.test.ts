@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
 import { type CpuInfo, Device, type DeviceOptions } from '../../lib/device';
-import { linear, type PackedWeight, packWeight, unpackWeight } from '../../lib/ops';
+import { linear, linearAdd_, type PackedWeight, packWeight, unpackWeight } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
 import { Random } from '../random';
@@ -188,6 +188,21 @@ describe('a weight in int8', () => {
     expect(await out.read()).toEqual(await expectedOut.read());
     expect(await grad.read()).toEqual(await expectedGrad.read());
     expect(await device.checkGuards()).toBeNull();
+  });
+
+  it('is widened where it adds into a window', async () => {
+    await scope(async () => {
+      const weight = packed(12, 8);
+      const x = Tensor.from(
+        device,
+        new Float32Array(16).map((_, i) => i - 7),
+        [2, 8],
+      );
+      const added = (by: PackedWeight | Tensor): Promise<ArrayLike<number>> =>
+        linearAdd_(Tensor.zeros(device, [2, 20]), x, by, { column: 5 }).read();
+      expect(await added(weight)).toEqual(await added(unpackWeight(weight)));
+      weight.dispose();
+    });
   });
 
   it('gives everything back', () => {
