@@ -13,7 +13,7 @@ export {
 export { type KernelsOptions, kernelBenches, kernels } from './kernels';
 export { kinds, type MemoryRow, memory } from './memory';
 export { memoryPlot } from './plot';
-export { type Setup, type SetupLists, setups } from './setup';
+export { type Setup, type SetupLists, setups, tableMethods } from './setup';
 export { type ThroughputOptions, type ThroughputRow, throughput } from './throughput';
 export { type TrainOptions, type TrainRow, train } from './train';
 export { type UnitsRow, units } from './units';

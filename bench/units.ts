@@ -2,10 +2,9 @@
 
 import { Device } from '../lib/device';
 import * as models from '../lib/models';
-import { methodNames } from '../lib/petl';
 import type { Control, Result } from './control';
 import { host } from './harness';
-import { adapt } from './setup';
+import { adapt, tableMethods } from './setup';
 
 export interface UnitsRow {
   method: string;
@@ -18,9 +17,10 @@ export interface UnitsRow {
 /** Nothing is computed: a planning device knows the shapes. */
 export async function units({
   model = 'vit_base_patch16_224',
-}: { model?: string } & Control = {}): Promise<Result<UnitsRow>> {
+  methods = tableMethods,
+}: { model?: string; methods?: readonly string[] } & Control = {}): Promise<Result<UnitsRow>> {
   await using device = await Device.open('cpu', { plan: true });
-  const rows = methodNames().map((method) => {
+  const rows = methods.map((method) => {
     using backbone = models.vit(device, model);
     using adapted = adapt(method, backbone);
     return { method, units: unitsOf(adapted.parameters().map(({ name }) => name)), parameters: adapted.parameterCount };

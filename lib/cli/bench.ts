@@ -6,6 +6,7 @@ import { computeDtypes, vitPresets } from '../models';
 import { methodNames } from '../petl';
 import type { Trace } from '../trace';
 import { bytes, count, digits, metric, percent } from './format';
+import { loadMethodFiles, methodFileOption, methodsOf } from './method_file';
 import { deviceOption, listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
 import { jsonOption, type Layout, left, present, right, writeText } from './output';
 import { counted, signal } from './session';
@@ -14,7 +15,11 @@ import { presentTraces, traceOption } from './trace';
 interface Json {
   json?: string;
 }
-type Flags<Options> = Json & bench.Place & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
+type Flags<Options> = Json & MethodFiles & bench.Place & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
+
+interface MethodFiles {
+  method?: string[];
+}
 
 export function addBenchCommands(program: Command): void {
   const group = program.command('bench').description('measure speed and memory on this machine');
@@ -73,8 +78,17 @@ function addDevice(command: Command): Command {
 }
 
 function addMethods(command: Command, methods: string[]): Command {
-  const known = methodNames();
-  return command.option('--methods <list>', known.join(', '), listOf(oneOf(known)), methods);
+  return command
+    .option('--methods <list>', `${methodNames().join(', ')}, or all`, listOf(String), methods)
+    .option(...methodFileOption);
+}
+
+/** What `--methods` names, and behind it what the files of `--method` define. */
+async function chosenMethods(command: Command): Promise<string[]> {
+  const { methods, method } = command.opts<MethodFiles & { methods: string[] }>();
+  const own = await loadMethodFiles(method);
+  const named = methods.flatMap((name) => (name === 'all' ? bench.tableMethods : [name]));
+  return [...new Set([...(await methodsOf(command, '--methods', named)), ...own])];
 }
 
 function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
@@ -109,9 +123,12 @@ function addThroughput(group: Command): void {
   addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
     .option(...traceOption('one more pass of each row'))
-    .action((flags: Flags<bench.ThroughputOptions> & TraceFlag) =>
-      runTraced('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
-    );
+    .action(async (flags: Flags<bench.ThroughputOptions> & TraceFlag) => {
+      const methods = await chosenMethods(command);
+      await runTraced('throughput', flags, { settings, figures }, (control) =>
+        bench.throughput({ ...flags, methods, ...control }),
+      );
+    });
 }
 
 /** Options of `memory` and `train`: every combination of the lists is a row. */
@@ -150,15 +167,16 @@ function addMemory(group: Command): void {
   const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32)
     .option('--svg <file>', 'draw the peaks: against M if there are several, else by kind')
-    .action(({ svg, ...flags }: Flags<bench.SetupLists> & { svg?: string }) =>
-      run(
+    .action(async ({ svg, ...flags }: Flags<bench.SetupLists> & { svg?: string }) => {
+      const methods = await chosenMethods(command);
+      await run(
         'memory',
         flags,
         layout,
-        (control) => bench.memory({ ...flags, ...control }),
+        (control) => bench.memory({ ...flags, methods, ...control }),
         (rows) => svg !== undefined && writeText(svg, bench.memoryPlot(rows)),
-      ),
-    );
+      );
+    });
 }
 
 function addTrain(group: Command): void {
@@ -172,11 +190,12 @@ function addTrain(group: Command): void {
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
     .option('--steps <n>', 'timed steps of each row', wholeNumber(1), 5)
     .option(...traceOption('one more step of each row'))
-    .action((flags: Flags<bench.TrainOptions> & TraceFlag) =>
-      runTraced('train', flags, { settings: setupColumns(), figures }, (control) =>
-        bench.train({ ...flags, ...control }),
-      ),
-    );
+    .action(async (flags: Flags<bench.TrainOptions> & TraceFlag) => {
+      const methods = await chosenMethods(command);
+      await runTraced('train', flags, { settings: setupColumns(), figures }, (control) =>
+        bench.train({ ...flags, methods, ...control }),
+      );
+    });
 }
 
 function addKernels(group: Command): void {
@@ -210,7 +229,9 @@ function addUnits(group: Command): void {
     right('units', ({ units }) => String(units)),
     right('parameters', ({ parameters }) => count(parameters)),
   ];
-  addBench(group, 'units', 'modules and numbers that each method trains, the head excluded').action(
-    (flags: Json & { model: string }) => run('units', flags, { figures }, () => bench.units(flags)),
-  );
+  const command = addBench(group, 'units', 'modules and numbers that each method trains, the head excluded');
+  addMethods(command, ['all']).action(async (flags: Flags<{ model: string }>) => {
+    const methods = await chosenMethods(command);
+    await run('units', flags, { figures }, () => bench.units({ ...flags, methods }));
+  });
 }
