@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { addBenchCommands } from './bench';
 import { addEvaluateCommand, addPredictCommand } from './classify';
+import { addCompareCommand } from './compare';
 import { addInfoCommand } from './info';
 import { version } from './output';
 import { catchSignals, exitCode, report, showProgress } from './session';
@@ -36,6 +37,7 @@ function program(): Command {
     .description('Fine-tunes frozen vision transformers through a small side network.')
     .version(version);
   addTrainCommand(root);
+  addCompareCommand(root);
   addEvaluateCommand(root);
   addPredictCommand(root);
   addBenchCommands(root);
