@@ -91,6 +91,36 @@ async function chosenMethods(command: Command): Promise<string[]> {
   return [...new Set([...(await methodsOf(command, '--methods', named)), ...own])];
 }
 
+interface PaperFlag {
+  paper?: boolean;
+}
+type Beside<Row> = Row & { paper?: bench.PaperFigures };
+
+const paperOption = [
+  '--paper',
+  "the DTL paper's figures beside ours, where it has some: ViT-B/16 with PyTorch on an RTX 3090 in mixed precision",
+] as const;
+
+/** With `--paper` each row gets the paper's figures. */
+function besidePaper<Row>(
+  { paper }: PaperFlag,
+  { host, rows }: bench.Result<Row>,
+  figuresOf: (row: Row) => bench.PaperFigures,
+): bench.Result<Beside<Row>> {
+  return { host, rows: rows.map((row) => ({ ...row, ...(paper ? { paper: figuresOf(row) } : {}) })) };
+}
+
+/** A column of it; '-' for what is not in the paper. */
+function paperColumn(
+  title: string,
+  name: keyof bench.PaperFigures,
+  show: (value: number) => string,
+): bench.Column<{ paper?: bench.PaperFigures }> {
+  return right(`paper: ${title}`, ({ paper }) => (paper?.[name] === undefined ? '-' : show(paper[name])));
+}
+
+const paperParameters = paperColumn('parameters', 'millions', (value) => `${value} M`);
+
 function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
   return command.option('--dtype <list>', computeDtypes.join(', '), listOf(oneOf(computeDtypes)), dtypes);
 }
@@ -114,6 +144,10 @@ function addThroughput(group: Command): void {
     right('cosine to f32', ({ cosineToF32 }) => (cosineToF32 === null ? '-' : cosineToF32.toFixed(5))),
     right('runs', ({ runs }) => String(runs)),
   ];
+  const paperFigures = [
+    paperColumn('images/s', 'imagesPerSecond', String),
+    paperColumn('relative to full', 'relativeToFull', (value) => value.toFixed(3)),
+  ];
   const command = addBench(
     group,
     'throughput',
@@ -122,11 +156,16 @@ function addThroughput(group: Command): void {
   addDevice(addMethods(command, ['full', 'dtl', 'dtlPlus']));
   addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
+    .option(...paperOption)
     .option(...traceOption('one more pass of each row'))
-    .action(async (flags: Flags<bench.ThroughputOptions> & TraceFlag) => {
+    .action(async (flags: Flags<bench.ThroughputOptions> & TraceFlag & PaperFlag) => {
       const methods = await chosenMethods(command);
-      await runTraced('throughput', flags, { settings, figures }, (control) =>
-        bench.throughput({ ...flags, methods, ...control }),
+      const layout: Layout<Beside<bench.ThroughputRow>> = {
+        settings,
+        figures: [...figures, ...(flags.paper ? paperFigures : [])],
+      };
+      await runTraced('throughput', flags, layout, async (control) =>
+        besidePaper(flags, await bench.throughput({ ...flags, methods, ...control }), bench.paperThroughput),
       );
     });
 }
@@ -163,17 +202,22 @@ function memoryColumns(): bench.Column<bench.MemoryRow>[] {
 }
 
 function addMemory(group: Command): void {
-  const layout = { settings: setupColumns(), figures: memoryColumns() };
+  const paperFigures = [paperColumn('peak', 'gigabytes', (value) => `${value} GB`), paperParameters];
   const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32)
     .option('--svg <file>', 'draw the peaks: against M if there are several, else by kind')
-    .action(async ({ svg, ...flags }: Flags<bench.SetupLists> & { svg?: string }) => {
+    .option(...paperOption)
+    .action(async ({ svg, ...flags }: Flags<bench.SetupLists> & PaperFlag & { svg?: string }) => {
       const methods = await chosenMethods(command);
+      const layout: Layout<Beside<bench.MemoryRow>> = {
+        settings: setupColumns(),
+        figures: [...memoryColumns(), ...(flags.paper ? paperFigures : [])],
+      };
       await run(
         'memory',
         flags,
         layout,
-        (control) => bench.memory({ ...flags, methods, ...control }),
+        async (control) => besidePaper(flags, await bench.memory({ ...flags, methods, ...control }), bench.paperMemory),
         (rows) => svg !== undefined && writeText(svg, bench.memoryPlot(rows)),
       );
     });
@@ -229,9 +273,18 @@ function addUnits(group: Command): void {
     right('units', ({ units }) => String(units)),
     right('parameters', ({ parameters }) => count(parameters)),
   ];
+  const paperFigures = [paperColumn('units', 'units', String), paperParameters];
+  const last: bench.Column<bench.UnitsRow> = left('a unit is a', ({ unit }) => unit);
   const command = addBench(group, 'units', 'modules and numbers that each method trains, the head excluded');
-  addMethods(command, ['all']).action(async (flags: Flags<{ model: string }>) => {
-    const methods = await chosenMethods(command);
-    await run('units', flags, { figures }, () => bench.units({ ...flags, methods }));
-  });
+  addMethods(command, ['all'])
+    .option(...paperOption)
+    .action(async (flags: Flags<{ model: string }> & PaperFlag) => {
+      const methods = await chosenMethods(command);
+      const layout: Layout<Beside<bench.UnitsRow>> = {
+        figures: [...figures, ...(flags.paper ? paperFigures : []), last],
+      };
+      await run('units', flags, layout, async () =>
+        besidePaper(flags, await bench.units({ ...flags, methods }), (row) => bench.paperUnits(row, flags.model)),
+      );
+    });
 }

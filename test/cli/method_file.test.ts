@@ -75,7 +75,7 @@ describe('methods of files stand behind the named ones', () => {
     const { stdout } = await sidetune(['bench', 'units', ...own, '--no-progress', '--json', '-']);
     const { rows } = parseReport(stdout, 'units');
     expect(rows.slice(-4).map(({ method }) => method)).toEqual(names);
-    expect(rows.at(-4)).toEqual({ method: 'bottleneck', units: 1, parameters: 2 * 4 * 768 });
+    expect(rows.at(-4)).toEqual({ method: 'bottleneck', units: 1, parameters: 2 * 4 * 768, unit: 'module' });
   });
 
   test('memory', async () => {
