@@ -1,6 +1,7 @@
 /** The command line as a whole. */
 
 import { Command } from 'commander';
+import { addAdaptersCommand } from './adapters';
 import { addBenchCommands } from './bench';
 import { addEvaluateCommand, addPredictCommand } from './classify';
 import { addCompareCommand } from './compare';
@@ -40,6 +41,7 @@ function program(): Command {
   addCompareCommand(root);
   addEvaluateCommand(root);
   addPredictCommand(root);
+  addAdaptersCommand(root);
   addBenchCommands(root);
   addInfoCommand(root);
   return root;
