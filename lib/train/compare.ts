@@ -91,9 +91,10 @@ export interface Comparison {
 type Settings = Record<string, unknown>;
 
 /**
- * Trains each method with each seed, one run after the other, seed by seed. Runs that are finished in `out` are taken from there; one that was interrupted goes on from
- * its checkpoint, bit for bit.
- * @throws ArgumentError for options, and for an `out` that holds runs with other settings; before anything is trained
+ * Trains each method with each seed, one run after the other, seed by seed. Runs that are finished in `out` are taken from there; one that was interrupted
+ * goes on from its checkpoint, bit for bit.
+ * @throws ArgumentError for options, and for an `out` that holds finished runs with other settings, before anything is trained; FormatError for an interrupted
+ * run with other settings, when its turn comes
  */
 export async function compare(options: CompareOptions): Promise<Comparison> {
   const { methods, seeds, out, signal, onProgress } = options;

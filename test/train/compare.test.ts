@@ -215,6 +215,17 @@ describe('compare refuses', () => {
     expect(device.memory().currentBytes).toBe(0);
   });
 
+  it('to go on with an interrupted run that had other settings', async () => {
+    const controller = new AbortController();
+    const once = { methods: ['linear'], lrOf: {}, optionsOf: {} };
+    const { signal } = controller;
+    await compare(options('interrupted', { ...once, signal, onProgress: () => controller.abort() }));
+    await expect(compare(options('interrupted', { ...once, lr: 0.03 }))).rejects.toMatchObject({
+      name: 'FormatError',
+      message: expect.stringMatching(/linear-0\.safetensors: is of a run with lr 0\.02, this one has 0\.03/),
+    });
+  });
+
   it('a result that is none, by its name', async () => {
     await compare(options('damaged', { methods: ['linear'], seeds: [0], epochs: 1, lrOf: {}, optionsOf: {} }));
     writeFileSync(at('damaged/linear-0.json'), '{ "settings": {} }');
