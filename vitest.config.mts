@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 // What depends on the GEMM library runs again as on machines with fewer instructions, where this one has more. (Our own kernels run on every SIMD target in
@@ -10,6 +11,8 @@ const lesser = [
 ].filter(({ below }) => below.test(processor));
 
 export default defineConfig({
+  // What examples import: the sources that are tested, not what was last built of them.
+  resolve: { alias: [{ find: /^sidetune$/, replacement: fileURLToPath(new URL('lib/index.ts', import.meta.url)) }] },
   test: {
     pool: 'forks', // an addon fault must not take the runner down, and each file gets a stream of its own
     maxWorkers: 2,

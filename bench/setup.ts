@@ -10,6 +10,26 @@ import type { Compute } from './harness';
 /** Classes of the head: CIFAR-100's, as in the paper's tables of memory. */
 export const classes = 100;
 
+/** Every built-in method that a model can be had with, in the order of the paper's Table 2; NOAH's supernet is no such method. */
+export const tableMethods: readonly string[] = [
+  'full',
+  'linear',
+  'bitfit',
+  'vptShallow',
+  'vptDeep',
+  'adapter',
+  'adaptFormer',
+  'lst',
+  'lora',
+  'noah',
+  'factTt',
+  'factTk',
+  'ssf',
+  'dtl',
+  'dtlPlus',
+  'dtlPlusStar',
+];
+
 /** One way to train: what a row of `memory` and of `train` is about. */
 export interface Setup {
   /** One of `models.vitPresets`. */

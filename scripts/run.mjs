@@ -24,7 +24,7 @@ const NATIVE_SOURCES = [
   'test/native',
   'test/cuda-emulation',
 ];
-const TYPESCRIPT_SOURCES = ['tsconfig.json', 'tsconfig.build.json', 'lib', 'bench', EXAMPLE];
+const TYPESCRIPT_SOURCES = ['tsconfig.json', 'tsconfig.build.json', 'lib', 'bench', EXAMPLE, 'examples/custom-method'];
 
 function buildNative() {
   const hash = hashSources([...NATIVE_SOURCES, 'package-lock.json'], [process.version, process.arch]);

@@ -21,8 +21,12 @@ export interface GradientCheck {
   gradient: number;
   /** The same from differences of the loss. */
   difference: number;
+  /** Their distance, as far as f32 resolves it, relative to the larger one. */
   error: number;
 }
+
+/** Roundings of the loss that differences see, in units of its last place. */
+const roundings = 8;
 
 /**
  * Holds gradients against differences of the loss: along random directions, each leaning towards the gradient so that there is something to see, five-point
@@ -85,11 +89,14 @@ async function along(
   };
   try {
     const near = (await lossAt(step / 2)) - (await lossAt(-step / 2));
-    const far = (await lossAt(step)) - (await lossAt(-step));
+    const ahead = await lossAt(step);
+    const far = ahead - (await lossAt(-step));
     const difference = (8 * near - far) / (6 * step);
+    const resolution = (roundings * 2 ** -24 * Math.abs(ahead)) / step;
     const exact = direction.reduce((sum, value, index) => sum + value * gradient[index]!, 0);
     const scale = Math.max(Math.abs(exact), Math.abs(difference));
-    return { gradient: exact, difference, error: scale === 0 ? 0 : Math.abs(exact - difference) / scale };
+    const error = Math.max(0, Math.abs(exact - difference) - resolution);
+    return { gradient: exact, difference, error: scale === 0 ? 0 : error / scale };
   } finally {
     tensor.write(start);
   }

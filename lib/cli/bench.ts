@@ -6,6 +6,7 @@ import { computeDtypes, vitPresets } from '../models';
 import { methodNames } from '../petl';
 import type { Trace } from '../trace';
 import { bytes, count, digits, metric, percent } from './format';
+import { loadMethodFiles, methodFileOption, methodsOf } from './method_file';
 import { deviceOption, listOf, oneOf, regularExpression, wholeNumber, wholeNumbers } from './options';
 import { jsonOption, type Layout, left, present, right, writeText } from './output';
 import { counted, signal } from './session';
@@ -14,7 +15,11 @@ import { presentTraces, traceOption } from './trace';
 interface Json {
   json?: string;
 }
-type Flags<Options> = Json & bench.Place & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
+type Flags<Options> = Json & MethodFiles & bench.Place & Omit<Options, keyof bench.Control | keyof bench.Tracing>;
+
+interface MethodFiles {
+  method?: string[];
+}
 
 export function addBenchCommands(program: Command): void {
   const group = program.command('bench').description('measure speed and memory on this machine');
@@ -73,9 +78,48 @@ function addDevice(command: Command): Command {
 }
 
 function addMethods(command: Command, methods: string[]): Command {
-  const known = methodNames();
-  return command.option('--methods <list>', known.join(', '), listOf(oneOf(known)), methods);
+  return command
+    .option('--methods <list>', `${methodNames().join(', ')}, or all`, listOf(String), methods)
+    .option(...methodFileOption);
 }
+
+/** What `--methods` names, and behind it what the files of `--method` define. */
+async function chosenMethods(command: Command): Promise<string[]> {
+  const { methods, method } = command.opts<MethodFiles & { methods: string[] }>();
+  const own = await loadMethodFiles(method);
+  const named = methods.flatMap((name) => (name === 'all' ? bench.tableMethods : [name]));
+  return [...new Set([...(await methodsOf(command, '--methods', named)), ...own])];
+}
+
+interface PaperFlag {
+  paper?: boolean;
+}
+type Beside<Row> = Row & { paper?: bench.PaperFigures };
+
+const paperOption = [
+  '--paper',
+  "the DTL paper's figures beside ours, where it has some: ViT-B/16 with PyTorch on an RTX 3090 in mixed precision",
+] as const;
+
+/** With `--paper` each row gets the paper's figures. */
+function besidePaper<Row>(
+  { paper }: PaperFlag,
+  { host, rows }: bench.Result<Row>,
+  figuresOf: (row: Row) => bench.PaperFigures,
+): bench.Result<Beside<Row>> {
+  return { host, rows: rows.map((row) => ({ ...row, ...(paper ? { paper: figuresOf(row) } : {}) })) };
+}
+
+/** A column of it; '-' for what is not in the paper. */
+function paperColumn(
+  title: string,
+  name: keyof bench.PaperFigures,
+  show: (value: number) => string,
+): bench.Column<{ paper?: bench.PaperFigures }> {
+  return right(`paper: ${title}`, ({ paper }) => (paper?.[name] === undefined ? '-' : show(paper[name])));
+}
+
+const paperParameters = paperColumn('parameters', 'millions', (value) => `${value} M`);
 
 function addDtypes(command: Command, dtypes: bench.Compute[]): Command {
   return command.option('--dtype <list>', computeDtypes.join(', '), listOf(oneOf(computeDtypes)), dtypes);
@@ -100,6 +144,10 @@ function addThroughput(group: Command): void {
     right('cosine to f32', ({ cosineToF32 }) => (cosineToF32 === null ? '-' : cosineToF32.toFixed(5))),
     right('runs', ({ runs }) => String(runs)),
   ];
+  const paperFigures = [
+    paperColumn('images/s', 'imagesPerSecond', String),
+    paperColumn('relative to full', 'relativeToFull', (value) => value.toFixed(3)),
+  ];
   const command = addBench(
     group,
     'throughput',
@@ -108,10 +156,18 @@ function addThroughput(group: Command): void {
   addDevice(addMethods(command, ['full', 'dtl', 'dtlPlus']));
   addBatches(addDtypes(command, ['f32', 'bf16']), [1, 4, 16])
     .option('--samples <n>', 'timed samples of each method', wholeNumber(1), 7)
+    .option(...paperOption)
     .option(...traceOption('one more pass of each row'))
-    .action((flags: Flags<bench.ThroughputOptions> & TraceFlag) =>
-      runTraced('throughput', flags, { settings, figures }, (control) => bench.throughput({ ...flags, ...control })),
-    );
+    .action(async (flags: Flags<bench.ThroughputOptions> & TraceFlag & PaperFlag) => {
+      const methods = await chosenMethods(command);
+      const layout: Layout<Beside<bench.ThroughputRow>> = {
+        settings,
+        figures: [...figures, ...(flags.paper ? paperFigures : [])],
+      };
+      await runTraced('throughput', flags, layout, async (control) =>
+        besidePaper(flags, await bench.throughput({ ...flags, methods, ...control }), bench.paperThroughput),
+      );
+    });
 }
 
 /** Options of `memory` and `train`: every combination of the lists is a row. */
@@ -146,19 +202,25 @@ function memoryColumns(): bench.Column<bench.MemoryRow>[] {
 }
 
 function addMemory(group: Command): void {
-  const layout = { settings: setupColumns(), figures: memoryColumns() };
+  const paperFigures = [paperColumn('peak', 'gigabytes', (value) => `${value} GB`), paperParameters];
   const command = addBench(group, 'memory', 'training: peak bytes of one step by kind, counted without computing it');
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'dtlPlusStar', 'full'], 32)
     .option('--svg <file>', 'draw the peaks: against M if there are several, else by kind')
-    .action(({ svg, ...flags }: Flags<bench.SetupLists> & { svg?: string }) =>
-      run(
+    .option(...paperOption)
+    .action(async ({ svg, ...flags }: Flags<bench.SetupLists> & PaperFlag & { svg?: string }) => {
+      const methods = await chosenMethods(command);
+      const layout: Layout<Beside<bench.MemoryRow>> = {
+        settings: setupColumns(),
+        figures: [...memoryColumns(), ...(flags.paper ? paperFigures : [])],
+      };
+      await run(
         'memory',
         flags,
         layout,
-        (control) => bench.memory({ ...flags, ...control }),
+        async (control) => besidePaper(flags, await bench.memory({ ...flags, methods, ...control }), bench.paperMemory),
         (rows) => svg !== undefined && writeText(svg, bench.memoryPlot(rows)),
-      ),
-    );
+      );
+    });
 }
 
 function addTrain(group: Command): void {
@@ -172,11 +234,12 @@ function addTrain(group: Command): void {
   addSetups(command, ['linear', 'dtl', 'dtlPlus', 'full'], 8)
     .option('--steps <n>', 'timed steps of each row', wholeNumber(1), 5)
     .option(...traceOption('one more step of each row'))
-    .action((flags: Flags<bench.TrainOptions> & TraceFlag) =>
-      runTraced('train', flags, { settings: setupColumns(), figures }, (control) =>
-        bench.train({ ...flags, ...control }),
-      ),
-    );
+    .action(async (flags: Flags<bench.TrainOptions> & TraceFlag) => {
+      const methods = await chosenMethods(command);
+      await runTraced('train', flags, { settings: setupColumns(), figures }, (control) =>
+        bench.train({ ...flags, methods, ...control }),
+      );
+    });
 }
 
 function addKernels(group: Command): void {
@@ -210,7 +273,18 @@ function addUnits(group: Command): void {
     right('units', ({ units }) => String(units)),
     right('parameters', ({ parameters }) => count(parameters)),
   ];
-  addBench(group, 'units', 'modules and numbers that each method trains, the head excluded').action(
-    (flags: Json & { model: string }) => run('units', flags, { figures }, () => bench.units(flags)),
-  );
+  const paperFigures = [paperColumn('units', 'units', String), paperParameters];
+  const last: bench.Column<bench.UnitsRow> = left('a unit is a', ({ unit }) => unit);
+  const command = addBench(group, 'units', 'modules and numbers that each method trains, the head excluded');
+  addMethods(command, ['all'])
+    .option(...paperOption)
+    .action(async (flags: Flags<{ model: string }> & PaperFlag) => {
+      const methods = await chosenMethods(command);
+      const layout: Layout<Beside<bench.UnitsRow>> = {
+        figures: [...figures, ...(flags.paper ? paperFigures : []), last],
+      };
+      await run('units', flags, layout, async () =>
+        besidePaper(flags, await bench.units({ ...flags, methods }), (row) => bench.paperUnits(row, flags.model)),
+      );
+    });
 }

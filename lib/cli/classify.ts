@@ -6,6 +6,7 @@ import { ArgumentError } from '../errors';
 import { load, type PetlModel } from '../petl';
 import { evaluate, type Prediction, predict } from '../train';
 import { percent } from './format';
+import { loadMethodFiles, methodFileOption } from './method_file';
 import { addBackboneOptions, type BackboneOptions, openImages, withBackbone } from './model_options';
 import { wholeNumber } from './options';
 import { jsonOption, left, present, right } from './output';
@@ -14,6 +15,7 @@ import { counted, signal } from './session';
 interface Options extends BackboneOptions {
   adapter: string;
   batch: number;
+  method?: string[];
   json?: string;
 }
 
@@ -30,11 +32,13 @@ function addModelCommand(program: Command, name: string, description: string): C
     .description(description)
     .requiredOption('--adapter <file>', 'the adapter.safetensors of a training run');
   return addBackboneOptions(command)
+    .option(...methodFileOption)
     .option('--batch <n>', 'images in a batch', wholeNumber(1), 32)
     .option(...jsonOption);
 }
 
-function withModel(options: Options, body: (model: PetlModel) => Promise<void>): Promise<void> {
+async function withModel(options: Options, body: (model: PetlModel) => Promise<void>): Promise<void> {
+  await loadMethodFiles(options.method);
   return withBackbone(options, async (backbone) => {
     using model = await load(backbone, options.adapter);
     await body(model);

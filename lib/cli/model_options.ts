@@ -34,6 +34,16 @@ export function addBackboneOptions(command: Command): Command {
     .option(...deviceOption);
 }
 
+/** Opens a device for as long as `body` runs, which makes backbones on it as often as it likes. */
+export async function withBackbones<T>(
+  { backbone: source, dtype, device: name }: BackboneOptions,
+  body: (open: () => Promise<models.Vit>) => Promise<T>,
+): Promise<T> {
+  await using device = await Device.open(name);
+  let opened = 0;
+  return await body(() => openBackbone(device, source, dtype, { quiet: opened++ > 0 }));
+}
+
 /** Opens a device with a backbone for as long as `body` runs. */
 export async function withBackbone<T>(
   { backbone: source, dtype, device: name }: BackboneOptions,
@@ -44,7 +54,12 @@ export async function withBackbone<T>(
   return await body(backbone);
 }
 
-async function openBackbone(device: Device, source: string, dtype: models.ComputeDtype): Promise<models.Vit> {
+async function openBackbone(
+  device: Device,
+  source: string,
+  dtype: models.ComputeDtype,
+  { quiet = false } = {},
+): Promise<models.Vit> {
   if (existsSync(source)) return models.load(device, source, { dtype });
   if (!Object.hasOwn(models.vitPresets, source)) {
     const known = Object.keys(models.vitPresets).join(', ');
@@ -53,7 +68,7 @@ async function openBackbone(device: Device, source: string, dtype: models.Comput
       got: source,
     });
   }
-  process.stderr.write(`note: the weights of '${source}' are random; a file brings trained ones\n`);
+  if (!quiet) process.stderr.write(`note: the weights of '${source}' are random; a file brings trained ones\n`);
   return models.vit(device, source, { dtype });
 }
 

@@ -76,3 +76,18 @@ function parseSetting(text: string): unknown {
   if (text === 'true' || text === 'false') return text === 'true';
   return Number.isNaN(Number(text)) ? text : Number(text);
 }
+
+/** Collects 'name=rate' of an option that may come several times. */
+export function rateOf(text: string, previous: Record<string, number> = {}): Record<string, number> {
+  const [, name, value] = /^([^=]+)=(.+)$/.exec(text) ?? refuse("'method=rate'");
+  return { ...previous, [name!]: number(0)(value!) };
+}
+
+/** Collects 'owner.name=value' of an option that may come several times. */
+export function settingOf(
+  text: string,
+  previous: Record<string, Record<string, unknown>> = {},
+): Record<string, Record<string, unknown>> {
+  const [, owner, rest] = /^([^.=]+)\.([A-Za-z]\w*=.+)$/.exec(text) ?? refuse("'method.name=value'");
+  return { ...previous, [owner!]: setting(rest!, previous[owner!]) };
+}

@@ -1,8 +1,10 @@
 /** The command line as a whole. */
 
 import { Command } from 'commander';
+import { addAdaptersCommand } from './adapters';
 import { addBenchCommands } from './bench';
 import { addEvaluateCommand, addPredictCommand } from './classify';
+import { addCompareCommand } from './compare';
 import { addInfoCommand } from './info';
 import { version } from './output';
 import { catchSignals, exitCode, report, showProgress } from './session';
@@ -36,8 +38,10 @@ function program(): Command {
     .description('Fine-tunes frozen vision transformers through a small side network.')
     .version(version);
   addTrainCommand(root);
+  addCompareCommand(root);
   addEvaluateCommand(root);
   addPredictCommand(root);
+  addAdaptersCommand(root);
   addBenchCommands(root);
   addInfoCommand(root);
   return root;

@@ -68,6 +68,22 @@ export function trainingProgress(stream: ProgressStream = process.stderr): Progr
   }));
 }
 
+/** Progress of several training runs, one after the other, each under its title. */
+export function titledProgress(stream: ProgressStream = process.stderr): Progress<TrainingState & { title: string }> {
+  let current: { title: string; progress: Progress<TrainingState> } | undefined;
+  return {
+    update({ title, ...state }) {
+      if (current?.title !== title) {
+        current?.progress.done();
+        stream.write(`${title}\n`);
+        current = { title, progress: trainingProgress(stream) };
+      }
+      current.progress.update(state);
+    },
+    done: () => current?.progress.done(),
+  };
+}
+
 /** Progress of something that is counted: a bar on a terminal; elsewhere a line when something else is under way, or every few seconds. */
 export function countProgress(stream: ProgressStream = process.stderr): Progress<CountState> {
   if (isTerminal(stream)) {

@@ -9,6 +9,7 @@ import {
   noProgress,
   type Progress,
   type TrainingState,
+  titledProgress,
   trainingProgress,
 } from './progress';
 
@@ -44,6 +45,13 @@ export function counted<T>(body: (progress: Progress<CountState>) => Promise<T>)
 /** Runs `body` with the progress of a training run. */
 export function trained<T>(body: (progress: Progress<TrainingState>) => Promise<T>): Promise<T> {
   return shown(live ? trainingProgress() : noProgress, body);
+}
+
+/** Runs `body` with the progress of several training runs. */
+export function trainedInTurn<T>(
+  body: (progress: Progress<TrainingState & { title: string }>) => Promise<T>,
+): Promise<T> {
+  return shown(live ? titledProgress() : noProgress, body);
 }
 
 async function shown<State, T>(progress: Progress<State>, body: (progress: Progress<State>) => Promise<T>): Promise<T> {

@@ -10,8 +10,9 @@ import { type ModelOptions, methodNamed, methodNames } from '../petl';
 import type { Trace } from '../trace';
 import { type TrainProgress, train } from '../train';
 import { bytes, digits, percent } from './format';
+import { methodOf } from './method_file';
 import { addBackboneOptions, type BackboneOptions, openImages, withBackbone } from './model_options';
-import { number, oneOf, setting, wholeNumber } from './options';
+import { number, setting, wholeNumber } from './options';
 import { jsonOption, present, right } from './output';
 import { signal, trained } from './session';
 import { presentTraces, traceOption } from './trace';
@@ -53,7 +54,7 @@ export function addTrainCommand(program: Command): void {
     .option('--test <dir>', 'images to test on after the last epoch, with the same classes')
     .requiredOption('--out <dir>', 'gets adapter.safetensors and, to go on from, checkpoint.safetensors');
   addBackboneOptions(command)
-    .option('--method <name>', methodNames().join(', '), oneOf(methodNames()), 'dtlPlus')
+    .option('--method <name|file>', `${methodNames().join(', ')}; or a file that defines one`, 'dtlPlus')
     .option(
       '--option <name=value>',
       'of the method or the model, may come several times: rank=4, startBlock=1, …',
@@ -71,7 +72,8 @@ export function addTrainCommand(program: Command): void {
     .action(run);
 }
 
-async function run(options: Options): Promise<void> {
+async function run(options: Options, command: Command): Promise<void> {
+  const method = await methodOf(command, '--method', options.method);
   const checkpoint = path.join(options.out, 'checkpoint.safetensors');
   const adapter = path.join(options.out, 'adapter.safetensors');
   prepareFolder(options, checkpoint);
@@ -80,7 +82,7 @@ async function run(options: Options): Promise<void> {
     const images = await openImages(options.data, imageSize);
     const test = options.test === undefined ? undefined : await openImages(options.test, imageSize, images.classes);
     const { dropPath, seed, epochs, lr, weightDecay, batch: batchSize, resume = false } = options;
-    using model = methodNamed(options.method)!(backbone, {
+    using model = methodNamed(method)!(backbone, {
       classes: images.classes.length,
       labels: images.classes,
       dropPath,

@@ -3,7 +3,10 @@
  * `petl.load` reads. Names follow the authors' code where a method says how (`fileName`).
  */
 
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { ArgumentError, FormatError } from '../errors';
+import { fileError } from '../io/atomic';
 import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../io/safetensors';
 import type { Vit } from '../models';
 import { transposed } from './merge';
@@ -73,6 +76,10 @@ function configOf(file: SafetensorsFile): AdapterConfig {
   if (config === null || typeof config !== 'object') return fail('adapter_config', String(config), 'an object');
   if (typeof config.peft_type !== 'string')
     fail('adapter_config.peft_type', String(config.peft_type), 'the name of a method');
+  for (const field of ['base_model_name_or_path', 'base_model_fingerprint'] as const)
+    if (typeof config[field] !== 'string') fail(`adapter_config.${field}`, String(config[field]), 'a text');
+  if (config.labels !== undefined && !Array.isArray(config.labels))
+    fail('adapter_config.labels', String(config.labels), 'a list of names');
   if (!Number.isInteger(config.num_classes))
     fail('adapter_config.num_classes', String(config.num_classes), 'a whole number');
   if (config.method_options === null || typeof config.method_options !== 'object')
@@ -148,4 +155,66 @@ export async function load(
   } finally {
     await file.close();
   }
+}
+
+/** An adapter on disk, as its header describes it. */
+export interface AdapterListing {
+  path: string;
+  method: string;
+  /** The method's own. */
+  options: Record<string, unknown>;
+  /** What it was trained on: {@link load} takes no backbone with another fingerprint. */
+  backbone: { name: string; fingerprint: string };
+  classes: number;
+  /** Names of the classes, where it knows them. */
+  labels?: string[];
+  /** Trained numbers, the head excluded. */
+  parameters: number;
+  /** Of the file. */
+  bytes: number;
+}
+
+/**
+ * The adapters in a folder, by name: every .safetensors file that {@link PetlModel.save} wrote. Of each file the header is read and nothing else; what holds no
+ * adapter is left out.
+ * @throws FileError when the folder or a file in it cannot be read
+ */
+export async function listAdapters(folder: string): Promise<AdapterListing[]> {
+  let names: string[];
+  try {
+    names = await readdir(folder);
+  } catch (cause) {
+    throw fileError('read', folder, cause);
+  }
+  const listings: AdapterListing[] = [];
+  for (const name of names.filter((each) => each.endsWith('.safetensors')).sort()) {
+    const path = join(folder, name);
+    const found = await stat(path).catch(() => undefined); // a link to nowhere is no file
+    if (!found?.isFile()) continue;
+    try {
+      listings.push(await describe(path, found.size));
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+    }
+  }
+  return listings;
+}
+
+async function describe(path: string, bytes: number): Promise<AdapterListing> {
+  await using file = await openSafetensors(path);
+  const config = configOf(file);
+  let parameters = 0;
+  for (const [name, { shape }] of file.tensors) {
+    if (!name.startsWith(`${prefix}head.`)) parameters += shape.reduce((product, side) => product * side, 1);
+  }
+  return {
+    path,
+    method: config.peft_type,
+    options: config.method_options,
+    backbone: { name: config.base_model_name_or_path, fingerprint: config.base_model_fingerprint },
+    classes: config.num_classes,
+    ...(config.labels ? { labels: config.labels } : {}),
+    parameters,
+    bytes,
+  };
 }

@@ -1,5 +1,5 @@
 export { type AdapterOptions, adapter } from './adapter';
-export { type LoadAdapterOptions, load } from './adapter_file';
+export { type AdapterListing, type LoadAdapterOptions, listAdapters, load } from './adapter_file';
 export { type AdaptFormerOptions, adaptFormer } from './adaptformer';
 export { bitfit } from './bitfit';
 export { check, type MethodCheckOptions } from './check';

@@ -16,6 +16,8 @@ export interface Progress {
   lossSum: number;
   correct: number;
   images: number;
+  /** Most bytes on the device so far. */
+  peakBytes?: number;
 }
 
 interface State extends Progress {
@@ -113,8 +115,8 @@ export async function loadCheckpoint(
     for (const [tensor, data] of numbers) tensor.write(data);
     model.steps = state.modelSteps;
     optimizer.steps = state.optimizerSteps;
-    const { epoch, batch, lossSum, correct, images } = state;
-    return { epoch, batch, lossSum, correct, images };
+    const { epoch, batch, lossSum, correct, images, peakBytes = 0 } = state;
+    return { epoch, batch, lossSum, correct, images, peakBytes };
   } finally {
     await file.close();
   }

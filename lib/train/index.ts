@@ -1,4 +1,12 @@
 export { loadCheckpoint, type Progress, saveCheckpoint } from './checkpoint';
+export {
+  type CompareOptions,
+  type CompareProgress,
+  type CompareRow,
+  type CompareRun,
+  type Comparison,
+  compare,
+} from './compare';
 export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate';
 export { findNoahSizes, type NoahRunOptions } from './noah';
 export { type Prediction, predict } from './predict';

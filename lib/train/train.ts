@@ -113,12 +113,16 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
   let trainedImages = 0;
   let seconds = 0;
   const stopped = (): boolean => options.signal?.aborted ?? false;
+  let peakBefore = 0; // of the parts of the run before this one
+  const peakBytes = (): number => Math.max(peakBefore, model.device.memory().peakBytes);
   const save = async (): Promise<void> => {
-    if (options.checkpoint) await saveCheckpoint(options.checkpoint, model, optimizer, progress, settings);
+    const state = { ...progress, peakBytes: peakBytes() };
+    if (options.checkpoint) await saveCheckpoint(options.checkpoint, model, optimizer, state, settings);
   };
   try {
     if (options.resume && options.checkpoint && existsSync(options.checkpoint)) {
       progress = await loadCheckpoint(options.checkpoint, model, optimizer, settings);
+      peakBefore = progress.peakBytes ?? 0;
     } else {
       await model.initialize();
     }
@@ -148,7 +152,7 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
           ...last,
           lr: optimizer.lr,
           imagesPerSecond: rate,
-          peakBytes: model.device.memory().peakBytes,
+          peakBytes: peakBytes(),
           secondsLeft: Math.max(0, left) / Math.max(rate, 1e-9),
           ...extra,
         });
@@ -187,7 +191,7 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       ...last,
       ...(test ? { test } : {}),
       imagesPerSecond: trainedImages / Math.max(seconds, 1e-9),
-      peakBytes: model.device.memory().peakBytes,
+      peakBytes: peakBytes(),
       stopped: progress.epoch < epochs,
     };
   } finally {

@@ -112,6 +112,32 @@ test('units: Table 1', async () => {
   expect(stdout).toMatch(/\| dtlPlus +\| +13 \| +43,776 \|/);
 });
 
+test('units, memory and throughput: --paper puts the figures of the paper beside ours', async () => {
+  const units = await sidetune(['bench', 'units', '--paper', '--methods', 'ssf,adapter']);
+  expect(units.status).toBe(0);
+  expect(units.stdout).toMatch(
+    /\| method +\| units \| parameters \| paper: units \| paper: parameters \| a unit is a +\|/,
+  );
+  expect(units.stdout).toMatch(/\| ssf +\| +148 \| +205,824 \| +148 \| +0\.21 M \| scale or shift \|/);
+  expect(units.stdout).toMatch(/\| adapter +\| +24 \| +313,536 \| +- \| +- \| module +\|/);
+
+  const args = ['--methods', 'linear', '--batch', '8,32', '--paper', '--json', '-'];
+  const { rows } = parseReport((await sidetune(['bench', 'memory', ...args])).stdout, 'memory');
+  expect(rows.map(({ paper }) => paper)).toEqual([{ millions: 0 }, { millions: 0, gigabytes: 0.6 }]);
+
+  const quick = ['--methods', 'full', '--batch', '1', '--dtype', 'f32', '--samples', '1', '--no-progress', '--paper'];
+  const { stdout } = await sidetune(['bench', 'throughput', ...tiny, ...quick]);
+  expect(stdout).toMatch(/\| paper: images\/s \| paper: relative to full \|\n.*\n.* - \| +- \|\n$/);
+});
+
+test('--methods all: every method of the table, in its order', async () => {
+  const { status, stdout } = await sidetune(['bench', 'units', ...tiny, '--methods', 'dtl,all', '--json', '-']);
+  expect(status).toBe(0);
+  const methods = parseReport(stdout, 'units').rows.map(({ method }) => method);
+  expect(methods.slice(0, 4)).toEqual(['dtl', 'full', 'linear', 'bitfit']);
+  expect(methods).toHaveLength(16);
+});
+
 test('kernels: rates beside the roof', async () => {
   const file = join(folder.path, 'kernels.json');
   const args = ['--filter', '^(layerNormForward|linearPack)', '--batch', '1-2', '--dtype', 'f32', '--json', file];

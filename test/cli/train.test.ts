@@ -223,3 +223,19 @@ describe('what cannot be trained on', () => {
     expect(existsSync(at('refused/checkpoint.safetensors'))).toBe(false);
   });
 });
+
+test('adapters lists those of a folder', async () => {
+  const { status, stdout } = await sidetune(['adapters', at('run')]);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/\| file +\| method +\| options +\| backbone +\| fingerprint +\| classes \| labels +\|/);
+  expect(stdout).toMatch(/\| adapter\.safetensors \| dtlPlus \| .*startBlock=2.* \| +3 \| blue, green, red \|/);
+  expect(stdout).not.toContain('checkpoint');
+
+  const json = await sidetune(['adapters', at('run'), '--json', '-']);
+  const [row] = parseReport(json.stdout, 'adapters').rows;
+  expect(row).toMatchObject({ method: 'dtlPlus', classes: 3, labels: CLASSES, backbone: { name: expect.any(String) } });
+
+  const none = await sidetune(['adapters', at('nowhere')]);
+  expect([none.status, none.stdout]).toEqual([1, '']);
+  expect(none.stderr).toMatch(/^error: '.*nowhere' could not be read: no such file\n$/);
+});

@@ -20,7 +20,7 @@ describe('help', () => {
   test('--help lists the commands, bench --help the benches', async () => {
     const [program, bench] = await Promise.all([sidetune(['--help']), sidetune(['bench', '--help'])]);
     expect([program.status, bench.status]).toEqual([0, 0]);
-    for (const name of ['train', 'evaluate', 'predict', 'bench', 'info'])
+    for (const name of ['train', 'compare', 'evaluate', 'predict', 'adapters', 'bench', 'info'])
       expect(program.stdout).toContain(`  ${name} `);
     for (const name of ['throughput', 'memory', 'train', 'kernels', 'units'])
       expect(bench.stdout).toContain(`  ${name} `);
@@ -42,7 +42,11 @@ describe('help', () => {
 
 describe('wrong use ends with 2 and says what is known', () => {
   const cases: [what: string, args: string[], said: RegExp[]][] = [
-    ['an unknown command', ['trian'], [/unknown command 'trian'/, /known: train, evaluate, predict, bench, info/]],
+    [
+      'an unknown command',
+      ['trian'],
+      [/unknown command 'trian'/, /known: train, compare, evaluate, predict, adapters, bench, info/],
+    ],
     [
       'an unknown bench',
       ['bench', 'speed'],

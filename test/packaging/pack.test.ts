@@ -172,6 +172,21 @@ describe('the installed package', () => {
     expect(addons.map((path) => path.split('/node_modules/').at(-1))).toContain(`sidetune/${PREBUILD}`);
   });
 
+  test("runs a user's method written in TypeScript", async () => {
+    const method = `import { petl } from 'sidetune';
+      interface Options { all: boolean }
+      petl.define<Options>('norms', { all: true }, { trains: (name: string) => name.includes('norm') });`;
+    writeFileSync(join(consumer, 'norms.ts'), method);
+    const command = ['node_modules/sidetune/dist/lib/cli/main.js', 'bench', 'units', '--no-progress', '--json', '-'];
+    const args = [...command, '--methods', 'dtl', '--method', 'norms.ts'];
+    const { stdout } = await execute(process.execPath, args, { cwd: consumer, timeout: 50_000 });
+    const { rows } = JSON.parse(stdout) as { rows: { method: string; units: number }[] };
+    expect(rows.map(({ method: name, units }) => [name, units])).toEqual([
+      ['dtl', 12],
+      ['norms', 25],
+    ]);
+  });
+
   test('knows its version', async () => {
     const version = await runAsUser(
       "console.log(JSON.stringify(require('sidetune/package.json').version))",
