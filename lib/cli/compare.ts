@@ -2,12 +2,12 @@
 
 import type { Command } from 'commander';
 import { host, tableMethods } from '../../bench';
-import { methodNames } from '../petl';
+import { methodNames, type Pool, pools } from '../petl';
 import { type CompareRow, type Comparison, compare } from '../train';
 import { bytes, count, digits, percent } from './format';
 import { methodsOf } from './method_file';
 import { addBackboneOptions, type BackboneOptions, openImages, withBackbones } from './model_options';
-import { listOf, number, rateOf, settingOf, wholeNumber, wholeNumbers } from './options';
+import { listOf, number, oneOf, rateOf, settingOf, wholeNumber, wholeNumbers } from './options';
 import { jsonOption, left, present, right } from './output';
 import { signal, trainedInTurn } from './session';
 
@@ -23,6 +23,7 @@ interface Options extends BackboneOptions {
   optionOf?: Record<string, Record<string, unknown>>;
   weightDecay: number;
   dropPath: number;
+  pool?: Pool;
   out: string;
   json?: string;
 }
@@ -57,6 +58,7 @@ export function addCompareCommand(program: Command): void {
     .option('--option-of <method.name=value>', 'an option of one method, may come several times', settingOf)
     .option('--weight-decay <rate>', 'of AdamW', number(0), 0.05)
     .option('--drop-path <rate>', 'stochastic depth at the last block', number(0, 1), 0)
+    .option('--pool <where>', `where every method's head reads: ${pools.join(', ')} (default: its own)`, oneOf(pools))
     .option(...jsonOption)
     .action(run);
 }
@@ -78,7 +80,7 @@ async function run(options: Options, command: Command): Promise<void> {
         test,
         backbone: open,
         ...{ methods, seeds, epochs, batchSize, lr, lrOf, optionsOf, weightDecay, out, signal },
-        model: { dropPath: options.dropPath },
+        model: { dropPath: options.dropPath, ...(options.pool ? { pool: options.pool } : {}) },
         onProgress: ({ method, seed, run: number, runs, training }) =>
           progress.update({ ...training, title: `${method}, seed ${seed} (${number} of ${runs})` }),
       }),

@@ -20,7 +20,7 @@ export {
   refuseOption,
 } from './method';
 
-export { type ModelOptions, PetlModel, type Pool, type StepResult } from './model';
+export { type ModelOptions, PetlModel, type Pool, pools, type StepResult } from './model';
 export {
   type NoahOptions,
   type NoahSizes,

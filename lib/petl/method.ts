@@ -148,7 +148,7 @@ export function define<Options extends object>(
       hooks,
       pure: definition.pure ?? false,
       frozenBlocks: definition.frozenBlocks?.(backbone, options) ?? 0,
-      prefixTokens: definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
+      prefixTokens: () => definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
       finalNorm: definition.finalNorm ?? true,
       drops: definition.drops?.(options) ?? false,
       mergeable: definition.mergeable ?? false,

@@ -66,7 +66,7 @@ export interface ModelBlueprint {
   hooks: Hooks;
   pure: boolean;
   frozenBlocks: number;
-  prefixTokens: number;
+  prefixTokens(): number;
   finalNorm: boolean;
   drops: boolean;
   mergeable: boolean;
@@ -83,7 +83,7 @@ interface Randomness {
   step: Tensor | undefined;
 }
 
-const pools: Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
+export const pools: readonly Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
 // Drop path's counters lie far from those of initial values.
 const dropPathBase = 2 ** 44;
 const dropPathStride = 2 ** 14;
@@ -332,7 +332,7 @@ export class PetlModel {
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
-    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
+    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens: prefixTokens() });
     return named('head', () => {
       // The norm works row by row: for CLS it is enough to normalise that row.
       const feature =

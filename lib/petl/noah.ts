@@ -80,7 +80,7 @@ function specsOf(
   return specs;
 }
 
-function check(method: string, backbone: Vit, options: NoahOptions & { pool?: string }, most?: number): void {
+function check(method: string, backbone: Vit, options: NoahOptions, most?: number): void {
   const { depth } = backbone.config;
   checkRate(method, 'dropout', options.dropout);
   if (typeof options.sizes === 'number') checkWhole(method, 'sizes', options.sizes, 0, most);
@@ -98,8 +98,6 @@ function check(method: string, backbone: Vit, options: NoahOptions & { pool?: st
       `${depth} whole numbers ${range}, one for each block`,
     );
   }
-  // Prompts stand behind the patches: a mean over the patches would take them in.
-  if (options.pool !== undefined && options.pool !== 'cls') refuseOption(method, 'pool', options.pool, "'cls'");
 }
 
 /**
@@ -119,16 +117,16 @@ function hooks<Options extends NoahOptions>() {
     };
   };
   return {
-    // A block's prompts take the place of those that came before; a block without leaves them there.
+    // A block's prompts take the place of those that came before; a block without leaves them there. They have no positions, so it makes no difference
+    // that they stand behind CLS here and at the end in the paper.
     beforeBlock: (i, z, p, context, options) => {
       const { backbone } = context;
       const sizes = sizesOf(backbone, options);
       if (sizes.prompt[i - 1] === 0) return z;
       const prompts = taker(p, backbone, i - 1, sizes)('prompt');
-      const at = backbone.tokens;
       return ops.insertPrompts(z, context.dropout(prompts, options.dropout, `noah.${i - 1}.prompt`), {
-        at,
-        replaced: z.shape[1]! - at,
+        at: backbone.prefixTokens,
+        replaced: z.shape[1]! - backbone.tokens,
       });
     },
 
@@ -150,6 +148,8 @@ function hooks<Options extends NoahOptions>() {
       return ops.linear(hidden, take('adapter.up.weight'), take('adapter.up.bias'), { residual: f });
     },
 
+    prefixTokens: (backbone, options) =>
+      backbone.prefixTokens + ([...sizesOf(backbone, options).prompt].reverse().find((l) => l > 0) ?? 0),
     drops: ({ dropout }) => dropout > 0,
     pool: 'cls',
   } satisfies Partial<MethodDefinition<Options>>;
