@@ -82,6 +82,7 @@ export interface Kernels {
       /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
       /** in [..., O] like gradOut */ preActivation?: Tensor | undefined;
       /** in [..., I] like gradOut */ xPreActivation?: Tensor | undefined;
+      /** in [..., I] like gradOut */ residual?: Tensor | undefined;
       activation?: 'none' | 'gelu' | undefined;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
       /** inOut [O, I] f32 */ gradWeight?: Tensor | undefined;

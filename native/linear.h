@@ -1,8 +1,9 @@
 // The linear layer, on rows of tokens, with what usually stands behind it in a transformer block:
 //   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
-//   gradX = g W        gradWeight += gᵀ x        gradBias += Σ_rows g        the gradient of residual is gradOut itself
-// Where x itself came out of a GELU, xPreActivation takes its derivative along: gradX = (g W) ∘ GELU'(xPreActivation).
+//   gradX = g W + residual        gradWeight += gᵀ x        gradBias += Σ_rows g
+// Backward's residual is a gradient that x already has from elsewhere; forward's has gradOut itself. Where x itself came out of a GELU, xPreActivation takes its
+// derivative along: gradX = (g W) ∘ GELU'(xPreActivation).
 // Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
 //
 // LinearAdd adds a layer of few inputs, such as an adapter of low rank, into the columns [column, column + O) of y, in place:
@@ -48,7 +49,7 @@ struct LinearForward {
 };
 
 struct LinearBackward {
-  Tensor grad_out, x, weight, pre_activation, x_pre_activation, grad_x, grad_weight, grad_bias;
+  Tensor grad_out, x, weight, pre_activation, x_pre_activation, residual, grad_x, grad_weight, grad_bias;
   Activation activation = Activation::none;
 
   template <class Fields>
@@ -58,8 +59,9 @@ struct LinearBackward {
     field.in("weight", weight, "O I", f32 | bf16).packed().optional();
     field.in("pre_activation", pre_activation, "... O", like("grad_out")).optional();
     field.in("x_pre_activation", x_pre_activation, "... I", like("grad_out")).optional();
+    field.in("residual", residual, "... I", like("grad_out")).optional();
     field.choice("activation", activation, "none gelu");
-    field.out("grad_x", grad_x, "... I", like("grad_out")).optional();
+    field.out("grad_x", grad_x, "... I", like("grad_out")).may_alias("residual").optional();
     field.in_out("grad_weight", grad_weight, "O I", f32).optional();
     field.in_out("grad_bias", grad_bias, "O", f32).optional();
   }

@@ -40,7 +40,7 @@ export function linear(
   return record('linear', inputs, out, {
     saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
     state: { preActivation },
-    backward: ({ gradOut, saved, wanted, frugal, accumulator }) => {
+    backward: ({ gradOut, saved, wanted, frugal, pending, accumulator }) => {
       if (!wanted.x && !wanted.weight && !wanted.bias) return { residual: gradOut };
       const { gradX } = kernels.linearBackward(
         {
@@ -48,6 +48,7 @@ export function linear(
           x: saved.x,
           weight: wanted.x ? (frozen?.forBackward(frugal) ?? saved.weight) : undefined,
           preActivation: saved.preActivation,
+          residual: pending('x'),
           activation,
           gradWeight: accumulator('weight'),
           gradBias: accumulator('bias'),

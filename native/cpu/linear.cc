@@ -208,22 +208,27 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
   }
 }
 
-// A row of a tile of gradX, behind a GELU that x came out of if `pre` is given.
+// A row of a tile of gradX, behind a GELU that x came out of if `pre` is given, and added to `residual` if that is.
 template <class T>
-void finish_gradient_row(const float* tile, const T* pre, int64_t columns, T* grad_x) {
-  for_each_vector(columns, [&](size_t, auto at, auto put)
-                               HWY_ATTR { put(pre ? hn::Mul(at(tile), gelu_derivative(at(pre))) : at(tile), grad_x); });
+void finish_gradient_row(const float* tile, const T* pre, const T* residual, int64_t columns, T* grad_x) {
+  for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR {
+    V v = at(tile);
+    if (pre) v = hn::Mul(v, gelu_derivative(at(pre)));
+    if (residual) v = hn::Add(v, at(residual));
+    put(v, grad_x);
+  });
 }
 
 // Rows [first, …) of gradX = g W.
 template <class T>
 void multiply_gradient(Cpu& cpu, const Product& product, const Left& g, const void* panels, const Tensor& x_pre_activation,
-                       const Tensor& grad_x, int64_t first) {
+                       const Tensor& residual, const Tensor& grad_x, int64_t first) {
   const int64_t I = grad_x.dim(-1);
   multiply(cpu, product, g, panels, [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
     for (int64_t r = 0; r < count; r++) {
       finish_gradient_row(static_cast<const float*>(tile) + r * columns,
-                          at_row<const T>(x_pre_activation, first + row + r, I, column), columns,
+                          at_row<const T>(x_pre_activation, first + row + r, I, column),
+                          at_row<const T>(residual, first + row + r, I, column), columns,
                           at_row<T>(grad_x, first + row + r, I, column));
     }
   });
@@ -247,7 +252,8 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     if (formed) g.data = formed, g.dtype = operand_dtype(k.grad_out.dtype);
   }
   if (k.grad_x) {
-    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.grad_x, first);
+    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.residual,
+                         k.grad_x, first);
   }
   if (k.grad_weight) {
     const int64_t I = k.grad_weight.dim(1);
@@ -290,7 +296,7 @@ void add_backward(Cpu& cpu, const LinearAddBackward& k, Workspace scratch) {
     const int64_t count = std::min(kGradientRows, rows - first);
     Left window{at_row<T>(k.grad_out, first, W, k.column), dtype};
     window.leading = W;
-    if (k.grad_x) multiply_gradient<T>(cpu, {count, k.grad_x.dim(-1), O, dtype}, window, panels, {}, k.grad_x, first);
+    if (k.grad_x) multiply_gradient<T>(cpu, {count, k.grad_x.dim(-1), O, dtype}, window, panels, {}, {}, k.grad_x, first);
     if (k.grad_weight) {
       const int64_t I = k.grad_weight.dim(1);
       window.transposed = true;

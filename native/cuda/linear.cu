@@ -85,11 +85,13 @@ Product forward_product(const LinearForward& k, const void* weight, int64_t firs
   return p;
 }
 
-// Of g W.
+// Of g W + residual.
 Product backward_product(const LinearBackward& k, const void* g, const void* weight, int64_t first, int64_t count) {
   const int64_t I = k.weight.dim(1), O = k.weight.dim(0);
   const DType dtype = k.grad_out.dtype;
-  return {count, I, O, dtype, {g, O}, {weight, I}, at_row(k.grad_x, first), dtype, I};
+  Product p{count, I, O, dtype, {g, O}, {weight, I}, at_row(k.grad_x, first), dtype, I};
+  p.addend = at_row(k.residual, first);
+  return p;
 }
 
 // Adds the part of those rows to gradWeight.

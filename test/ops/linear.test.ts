@@ -245,6 +245,47 @@ kernelTest('linear without bias', {
   bad: [],
 });
 
+// The second backward finds a gradient of x and adds to it in its epilogue.
+kernelTest('linear, of an input that two layers read', {
+  cases: [
+    [1, 3, 2],
+    [7, 24, 40],
+    [130, 193, 17],
+    [8300, 2, 3],
+  ].map(([rows, I, O]) => ({
+    name: `${rows} x ${I} -> ${O}`,
+    inputs: {
+      x: [rows!, I!],
+      first: { shape: [O!, I!], scale: 1 / Math.sqrt(I!) },
+      second: { shape: [O!, I!], scale: 1 / Math.sqrt(I!) },
+    },
+    keeps: () => 0,
+  })),
+  run: ({ x, first, second }) => {
+    using once = linear(x!, first!);
+    return linear(x!, second!, undefined, { residual: once });
+  },
+  reference: ({ x, first, second }) => reference(x!, second!, { residual: reference(x!, first!) }),
+  computeInputs: ['x', 'first', 'second'],
+  differentiable: ['x', 'first', 'second'],
+  tolerance: { ...tolerance, bf16: { out: 2 * tolerance.bf16.out, grad: tolerance.bf16.grad } },
+  bad: [
+    {
+      name: 'a gradient from elsewhere where x came out of a GELU',
+      call: (tensor) =>
+        kernels.linearBackward({
+          gradOut: tensor([2, 4]),
+          weight: tensor([4, 8]),
+          xPreActivation: tensor([2, 8]),
+          residual: tensor([2, 8]),
+        }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'residual',
+      message: /'residual' is given, expected nothing where x came out of a GELU/,
+    },
+  ],
+});
+
 linearAddTests(tolerance);
 
 describe('packed weights', () => {
