@@ -14,7 +14,7 @@
 //
 // u c is rounded the same way going forth and back and meets h in a single addition, so a walk back is off by two roundings of h
 // per block at most. Everything is f32 but z and its gradient. Memory is read and written once: what is looked at again is in a
-// core's cache or a GPU's registers by then. Gradients of parameters and of u are added to what is there, gradients of z are
+// cache or a GPU's registers by then. Gradients of parameters and of u are added to what is there, gradients of z are
 // written. The result does not depend on the number of threads or multiprocessors: rows are summed in fixed groups and the groups
 // in order.
 #pragma once

@@ -128,7 +128,7 @@ std::unique_ptr<Replay> Recorder::finish(std::shared_ptr<Device> device, const s
   replay->footprint_ = union_without(std::move(taken_), in_use);
   replay->program_ = std::make_shared<Replay::Program>(*device);
   replay->program_->calls = std::move(calls_);
-  if (arena.backing() == Backing::slabs) replay->program_->footprint = replay->footprint_;
+  replay->program_->footprint = replay->footprint_;
   replay->program_->kept = std::move(kept_);
   for (const auto& result : results) {
     result->lender = replay->program_;

@@ -38,7 +38,7 @@ export async function openVariant(variant: string, options: DeviceOptions = {}):
   if (onCpu) return openDevice({ ...options, threads: Number(variant) });
   if (testDevice !== 'cuda-emulated') return openDevice(options);
   const before = process.env.SIDETUNE_EMULATION;
-  process.env.SIDETUNE_EMULATION = variant;
+  process.env.SIDETUNE_EMULATION = `${before ?? ''} ${variant}`; // what is said later holds
   try {
     return await openDevice(options);
   } finally {

@@ -1,74 +1,25 @@
-#include "../low_rank.h"
+#include "low_rank.cuh"
 
-#include "launch.cuh"
 #include "shared.cuh"
-#include "vector.cuh"
-#include "warp.cuh"
 
 namespace sidetune::cuda {
 namespace {
 
-constexpr int kRows = 4;             // that a warp works off at a time: each load of a factor serves all of them
 constexpr int64_t kMostRanks = 256;  // whose coefficients of a tile of rows are kept in shared memory
 
-constexpr int64_t round_up(int64_t count, int64_t to) { return divide_up(count, to) * to; }
-
-// The factors of a launch: u_j [rows, r] with c_j [r, d], one pair for each block of the network. Pairs stand one below the other
-// as one product of inner size count · r.
-struct Pairs {
-  static constexpr int kMost = 64;
-  int count = 0;
-  int64_t r = 0;
-  const float *u[kMost] = {}, *c[kMost] = {};
-  float *grad_u[kMost] = {}, *grad_c[kMost] = {};
-
-  __host__ __device__ int64_t ranks() const { return count * r; }
-};
-
-// a [d, r] as [padded, d] and the pairs' c as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
+// a [d, r] as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
 __device__ void take_projection(const float* a, int64_t r, int64_t d, int64_t padded, int64_t thread, int64_t threads,
                                 float* to) {
   for (int64_t j = 0; j < padded; j++) {
     for (int64_t column = thread; column < d; column += threads) to[j * d + column] = j < r ? a[column * r + j] : 0.0f;
   }
 }
-__device__ void take_factors(const Pairs& pairs, int64_t d, int64_t padded, int64_t thread, int64_t threads, float* to) {
-  for (int64_t j = 0; j < padded; j++) {
-    const float* from = j < pairs.ranks() ? pairs.c[j / pairs.r] + j % pairs.r * d : nullptr;
-    for (int64_t column = thread; column < d; column += threads) to[j * d + column] = from ? from[column] : 0.0f;
-  }
-}
 
-// Where factors are too large for shared memory, they are laid out in scratch memory: a (if there is one), then c.
 __global__ void take_factors_kernel(const float* a, const Pairs pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
   if (a) take_projection(a, pairs.r, d, padded, thread, threads, to);
   if (wants_c) take_factors(pairs, d, padded, thread, threads, to + (a ? padded * d : 0));
-}
-
-// The sums Σ_column rows[i, column] factors[j, column] of a tile of rows and kRanks factors: lane j · kRows + i gets one.
-template <int V, int kRanks, class T>
-__device__ float row_products(const T* rows, int count, int64_t d, const float* factors) {
-  float sums[kRows * kRanks] = {};
-#pragma unroll(kRanks < 8 ? 2 : 1)
-  for (int64_t column = lane() * V; column < d; column += kWarp * V) {
-    Numbers<V> x[kRows] = {};
-#pragma unroll
-    for (int i = 0; i < kRows; i++) {
-      if (i < count) x[i] = load<V>(rows + i * d + column);
-    }
-#pragma unroll
-    for (int j = 0; j < kRanks; j++) {
-      const Numbers<V> factor = load<V>(factors + j * d + column);
-#pragma unroll
-      for (int i = 0; i < kRows; i++) {
-#pragma unroll
-        for (int n = 0; n < V; n++) sums[j * kRows + i] = fmaf(x[i][n], factor[n], sums[j * kRows + i]);
-      }
-    }
-  }
-  return warp_sums(sums);
 }
 
 enum class Change { write, add, subtract };
@@ -140,7 +91,9 @@ __global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments
     float* u = coefficients ? coefficients : k.coefficients + row * ranks;
     if (z) {
       for (int64_t first = 0; first < ranks; first += kRanks) {
-        const float sum = row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d);
+        float sums[kRows * kRanks] = {};
+        add_row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d, sums);
+        const float sum = warp_sums(sums);
         const int64_t j = first + lane() / kRows, i = lane() % kRows;
         if (lane() < kRows * kRanks && j < ranks) {
           u[j * kRows + i] = sum;
@@ -160,26 +113,11 @@ __global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments
   }
 }
 
-// Ranks are worked off 1, 2, 4 or 8 at a time; rare widths have one path.
-template <class Body>
-void dispatch_ranks(int64_t d, int64_t ranks, const Body& body) {
-  if (d % 4) return body(Width<1>{}, Width<8>{});
-  if (ranks <= 1) return body(Width<4>{}, Width<1>{});
-  if (ranks <= 2) return body(Width<4>{}, Width<2>{});
-  if (ranks <= 4) return body(Width<4>{}, Width<4>{});
-  body(Width<4>{}, Width<8>{});
-}
-
 // Scratch of factors and coefficients that may not fit into shared memory.
 int64_t factor_floats(int64_t ranks, int64_t d) { return 2 * round_up(ranks, 8) * d; }
 int64_t row_workspace(int64_t rows, int64_t ranks, int64_t d) {
   return Workspace::aligned<float>(factor_floats(ranks, d)) +
          (ranks > kMostRanks ? Workspace::aligned<float>(round_up(rows, kRows) * ranks) : 0);
-}
-
-void lay_out_factors(Cuda& cuda, const float* a, const Pairs& pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
-  constexpr int kThreads = 256;
-  launch(cuda, take_factors_kernel, {blocks_for(cuda.properties, d, kThreads), kThreads}, a, pairs, d, padded, wants_c, to);
 }
 
 template <class T>
@@ -219,7 +157,7 @@ struct GradientArguments {
   Pairs pairs;  // without grad_h, u is the gradient of u itself
   int64_t rows, d;
   const float* grad_h = nullptr;
-  bool wants_u = false, wants_c = false, wants_a = false;
+  bool wants_c = false, wants_a = false;
   const float* a = nullptr;
   const T *z = nullptr, *residual = nullptr;
   T* grad_z = nullptr;
@@ -230,7 +168,7 @@ struct GradientArguments {
   float* coefficients = nullptr;   // u and gu by groups; null: in shared memory
 
   // gu = gradH cᵀ
-  __host__ __device__ bool multiplies() const { return grad_h && (wants_u || wants_a || grad_z); }
+  __host__ __device__ bool multiplies() const { return grad_h && (wants_a || grad_z); }
   __host__ __device__ int64_t sum_floats() const { return (int64_t{wants_a} + int64_t{wants_c}) * pairs.ranks() * d; }
 };
 
@@ -314,8 +252,6 @@ __global__ void __launch_bounds__(kTile == 8 ? 256 : 512, 1) gradient_kernel(con
         float total = 0;
         for (int w = 0; w < warps; w++) total += partial[w * batch * kTile + at];
         gu[first * kTile + at] = total;
-        const int64_t j = first + at / kTile, i = at % kTile;
-        if (k.wants_u && j < ranks && i < count) k.pairs.grad_u[j / k.pairs.r][(row + i) * k.pairs.r + j % k.pairs.r] += total;
       }
       if (last < k.padded) __syncthreads();  // before the next batch's sums
     }
@@ -416,7 +352,7 @@ void launch_gradients(Cuda& cuda, GradientArguments<T> k, float* factors) {
 
 template <class T>
 void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scratch) {
-  if (k.rows == 0 || k.d == 0 || !(k.wants_u || k.wants_c || k.wants_a || k.grad_z)) return;
+  if (k.rows == 0 || k.d == 0 || !(k.wants_c || k.wants_a || k.grad_z)) return;
   const int64_t ranks = k.pairs.ranks();
   k.group_rows = group_rows(k.rows, ranks);
   const int64_t groups = divide_up(k.rows, k.group_rows);
@@ -436,9 +372,7 @@ void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scra
   } else {
     launch_gradients<T, 4, 1, 8, true>(cuda, k, factors);
   }
-  constexpr int kThreads = 256;
-  launch(cuda, add_sums_kernel, {blocks_for(cuda.properties, k.sum_floats(), kWarp), kThreads, shared_bytes<float>(kThreads)},
-         k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
+  add_sums(cuda, k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
 }
 
 Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c) {
@@ -447,7 +381,21 @@ Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c) {
   pairs.u[0] = u.as<const float>(), pairs.c[0] = c.as<const float>(), pairs.grad_c[0] = grad_c.as<float>();
   return pairs;
 }
-// As many pairs of the lists as a launch takes.
+
+}  // namespace
+
+void lay_out_factors(Cuda& cuda, const float* a, const Pairs& pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
+  constexpr int kThreads = 256;
+  launch(cuda, take_factors_kernel, {blocks_for(cuda.properties, d, kThreads), kThreads}, a, pairs, d, padded, wants_c, to);
+}
+
+void add_sums(Cuda& cuda, const float* sums, int64_t groups, const Pairs& pairs, float* grad_a, bool wants_c, int64_t d) {
+  constexpr int kThreads = 256;
+  const int64_t numbers = ((grad_a ? 1 : 0) + (wants_c ? 1 : 0)) * pairs.ranks() * d;
+  launch(cuda, add_sums_kernel, {blocks_for(cuda.properties, numbers, kWarp), kThreads, shared_bytes<float>(kThreads)}, sums,
+         groups, pairs, grad_a, wants_c, d);
+}
+
 Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const TensorList& grad_u, const TensorList& grad_c) {
   Pairs pairs;
   pairs.count = static_cast<int>(std::min<size_t>(c.size() - first, Pairs::kMost)), pairs.r = c[0].dim(0);
@@ -458,9 +406,6 @@ Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const T
   }
   return pairs;
 }
-int64_t most_ranks(const TensorList& c) { return std::min<int64_t>(c.size(), Pairs::kMost) * c[0].dim(0); }
-
-}  // namespace
 
 int64_t workspace(Cuda&, const LowRankAccumulateForward& k) { return row_workspace(k.z.rows(), k.c.dim(0), k.z.dim(-1)); }
 
@@ -534,25 +479,11 @@ void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) {
   }
 }
 
-int64_t workspace(Cuda&, const LowRankCombineBackward& k) {
-  return gradient_workspace(k.grad_h.rows(), most_ranks(k.c), k.grad_h.dim(-1), k.grad_c.empty() ? 0 : 1);
-}
-
-void run(Cuda& cuda, const LowRankCombineBackward& k, Workspace scratch) {
-  for (size_t first = 0; first < k.c.size(); first += Pairs::kMost) {
-    GradientArguments<float> gradient{pairs_from(first, k.u, k.c, k.grad_u, k.grad_c), k.grad_h.rows(), k.grad_h.dim(-1)};
-    gradient.grad_h = k.grad_h.as<const float>();
-    gradient.wants_u = !k.grad_u.empty(), gradient.wants_c = !k.grad_c.empty();
-    gradients(cuda, gradient, nullptr, scratch);
-  }
-}
-
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateForward)
 SIDETUNE_CUDA_KERNEL(LowRankUndo)
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateBackward)
 SIDETUNE_CUDA_KERNEL(LowRankProjectForward)
 SIDETUNE_CUDA_KERNEL(LowRankProjectBackward)
 SIDETUNE_CUDA_KERNEL(LowRankCombineForward)
-SIDETUNE_CUDA_KERNEL(LowRankCombineBackward)
 
 }  // namespace sidetune::cuda

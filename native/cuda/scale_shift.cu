@@ -13,7 +13,7 @@ constexpr int kAtOnce = 4;  // rows of a thread that are on their way together
 // out = x ∘ scale + shift; without shift the gradient of x. A thread owns V columns of kAtOnce rows.
 template <class T, int V>
 __global__ void scale_shift_rows(const T* x, const float* scale, const float* shift, T* out, int64_t rows, int64_t d) {
-  const int64_t vectors = d / V, units = (rows + kAtOnce - 1) / kAtOnce * vectors;
+  const int64_t vectors = d / V, units = divide_up(rows, kAtOnce) * vectors;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t unit = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; unit < units; unit += threads) {
     const int64_t row = unit / vectors * kAtOnce, column = unit % vectors * V;

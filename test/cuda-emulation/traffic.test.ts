@@ -70,14 +70,11 @@ async function moved(bench: KernelBench, dtype: 'f32' | 'bf16', batch: number, p
 const named = (benches: readonly KernelBench[]): [string, KernelBench][] =>
   benches.map((bench) => [`${bench.kernel} ${bench.label ?? ''}`.trim(), bench]);
 
-/** Of many ranks the sums of groups weigh as much as the rows: fewer groups would leave multiprocessors without work. */
-const heavier: Partial<Record<string, number>> = { lowRankCombineBackward: 1.6 };
-
 describe.each(['f32', 'bf16'] as const)('in %s', (dtype) => {
   it.each(named([...kernelBenches.low_rank!, ...kernelBenches.side_inject!, ...kernelBenches.layer_norm!]))(
     '%s',
     async (_, bench) => {
-      expect(await moved(bench, dtype, 4)).toBeLessThanOrEqual(heavier[bench.kernel] ?? MOST);
+      expect(await moved(bench, dtype, 4)).toBeLessThanOrEqual(MOST);
     },
   );
   it.each(named([...kernelBenches.gelu!, ...kernelBenches.dropout!, ...kernelBenches.gate!]))(
@@ -105,11 +102,29 @@ describe.each(['f32', 'bf16'] as const)('in %s', (dtype) => {
 // How rows fall into groups depends on their number; rows of bf16 weigh less beside the sums.
 describe('batch 16 in bf16', () => {
   it.each(named(kernelBenches.low_rank!))('%s', async (_, bench) => {
-    expect(await moved(bench, 'bf16', 16)).toBeLessThanOrEqual(heavier[bench.kernel] ?? MOST);
+    expect(await moved(bench, 'bf16', 16)).toBeLessThanOrEqual(MOST);
   });
 });
 
 describe('in f32', () => {
+  // 48 ranks, whose factors take most of a multiprocessor's shared memory.
+  it.each([1, 12])('lowRankCombineBackward of 24 blocks, batch %i', async (batch) => {
+    const bench: KernelBench = {
+      kernel: 'lowRankCombineBackward',
+      label: '24 blocks',
+      direction: 'backward',
+      args: ({ tensor, batch, tokens, width }) => {
+        const list = (shape: number[]) => Array.from({ length: 24 }, () => tensor(shape));
+        const [rows, matrices] = [() => list([batch, tokens, 2]), () => list([2, width])];
+        return {
+          gradH: tensor([batch, tokens, width]),
+          ...{ u: rows(), c: matrices(), gradU: rows(), gradC: matrices() },
+        };
+      },
+    };
+    expect(await moved(bench, 'f32', batch)).toBeLessThanOrEqual(MOST);
+  });
+
   it.each(named(kernelBenches.cross_entropy!))('%s', async (_, bench) => {
     expect(await moved(bench, 'f32', 64)).toBeLessThanOrEqual(MOST);
   });
