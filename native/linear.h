@@ -2,9 +2,9 @@
 //   pre = x Wᵀ + bias      out = pre,  GELU(pre)  or  pre + residual          W [O, I], x [..., I], out [..., O]
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
 //   gradX = g W + residual        gradWeight += gᵀ x        gradBias += Σ_rows g
-// Backward's residual is a gradient that x already has from elsewhere; forward's has gradOut itself. Where x itself came out of a GELU, xPreActivation takes its
-// derivative along: gradX = (g W) ∘ GELU'(xPreActivation).
-// Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
+// Backward's residual is a gradient that x already has from elsewhere; forward's has gradOut itself. Where x itself came out of a
+// GELU, xPreActivation takes its derivative along: gradX = (g W) ∘ GELU'(xPreActivation). Saved for backward: pre, and only
+// behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
 //
 // LinearAdd adds a layer of few inputs, such as an adapter of low rank, into the columns [column, column + O) of y, in place:
 //   y[..., column : column + O] += x Wᵀ

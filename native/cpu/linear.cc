@@ -226,10 +226,9 @@ void multiply_gradient(Cpu& cpu, const Product& product, const Left& g, const vo
   const int64_t I = grad_x.dim(-1);
   multiply(cpu, product, g, panels, [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
     for (int64_t r = 0; r < count; r++) {
-      finish_gradient_row(static_cast<const float*>(tile) + r * columns,
-                          at_row<const T>(x_pre_activation, first + row + r, I, column),
-                          at_row<const T>(residual, first + row + r, I, column), columns,
-                          at_row<T>(grad_x, first + row + r, I, column));
+      finish_gradient_row(
+          static_cast<const float*>(tile) + r * columns, at_row<const T>(x_pre_activation, first + row + r, I, column),
+          at_row<const T>(residual, first + row + r, I, column), columns, at_row<T>(grad_x, first + row + r, I, column));
     }
   });
 }
@@ -252,8 +251,8 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     if (formed) g.data = formed, g.dtype = operand_dtype(k.grad_out.dtype);
   }
   if (k.grad_x) {
-    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.residual,
-                         k.grad_x, first);
+    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.residual, k.grad_x,
+                         first);
   }
   if (k.grad_weight) {
     const int64_t I = k.grad_weight.dim(1);
