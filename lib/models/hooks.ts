@@ -19,6 +19,11 @@ export interface ForwardContext {
    * @param place - tells the model's dropouts apart: each draws numbers of its own
    */
   dropout(x: Tensor, rate: number, place: string): Tensor;
+  /**
+   * A part of a hook that is large enough to count as a block: its activations are kept for backward, or its inputs alone and it runs again, as the
+   * model's `retain` says. `body` computes from `inputs` and parameters, and the same in both runs.
+   */
+  block(body: (...inputs: Tensor[]) => Tensor, inputs: Tensor[]): Tensor;
   /** Drop path's mask [B] for a branch of block i (1-based): 0 or 1/keep per image. Undefined when nothing is dropped. */
   dropPath(i: number, which: 'attn' | 'mlp'): Tensor | undefined;
 }

@@ -67,11 +67,14 @@ export const lst = define<LstOptions>(
       return z;
     },
 
-    afterBlock: (i, z, p, { state, backbone: { config } }) => {
+    afterBlock: (i, z, p, context) => {
+      const { state } = context;
+      const { heads, layerNormEps: eps } = context.backbone.config;
       const read = ops.linear(z, p[`lst.down.${i}.weight`]!, p[`lst.down.${i}.bias`]!);
       const mixed = ops.gatedMix(state.c!, read, p[`lst.gate.${i - 1}`]!, { temperature });
       state.c!.dispose();
-      state.c = block(mixed, (name) => p[`lst.blocks.${i - 1}.${name}`]!, config.heads, config.layerNormEps);
+      const weight = (name: string): Tensor => p[`lst.blocks.${i - 1}.${name}`]!;
+      state.c = context.block((c) => block(c!, weight, heads, eps), [mixed]);
       return z;
     },
 

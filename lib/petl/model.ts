@@ -1,4 +1,4 @@
-import { block as named, type Retained, valueAndGrad } from '../autograd';
+import { checkpoint, block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError, MethodError, SidetuneError } from '../errors';
 import { type ForwardContext, type Hooks, type Retain, saveVit, type Vit } from '../models';
@@ -248,7 +248,8 @@ export class PetlModel {
   }
 
   #context(batch: number, random?: Randomness): ForwardContext {
-    const { method, seed } = { method: this.method, seed: this.options.seed };
+    const { method } = this;
+    const { retain, seed } = this.options;
     return {
       backbone: this.backbone,
       batch,
@@ -264,6 +265,7 @@ export class PetlModel {
           argument: 'drops',
         });
       },
+      block: (body, inputs) => (retain === 'block-inputs' ? checkpoint(body, inputs) : body(...inputs)),
       dropPath: (i, which) => random?.masks[`${i}.${which}`]?.alias(),
     };
   }
