@@ -118,26 +118,26 @@ __device__ void add_grad_c(const CombineArguments& k, int64_t group, int64_t par
   }
 }
 
+// Sixteen ranks at a time take a few more registers than two blocks would leave each other.
 template <int V, int kRanks>
-__global__ void __launch_bounds__(kThreads, 2) combine_gradient_kernel(const CombineArguments k) {
+__global__ void __launch_bounds__(kThreads, kRanks == 16 ? 1 : 2) combine_gradient_kernel(const CombineArguments k) {
   SharedMemory shared;
-  float* coefficients = shared.take<float>(kWarps * kSumRows * kRanks) + warp() * kSumRows * kRanks;
+  float* coefficients = shared.take<float>(kWarps * kSumRows * kRanks);
   float* partial = shared.take<float>(kWarps * most_that_meet(kRanks) * kWarp * V);
-  const float* c = k.factors;
-  const int64_t of_group = k.jobs_of_group(), of_c = k.wants_c ? k.parts : 0;
-  for (int64_t job = blockIdx.x; job < k.groups() * of_group; job += gridDim.x) {
-    const int64_t group = job / of_group, part = job % of_group;
-    if (part < of_c) {
-      add_grad_c<V, kRanks>(k, group, part, coefficients, partial);
+  float* own_c = shared.take<float>(0);
+  bool has_c = k.factors;
+  for (int64_t job = blockIdx.x; job < k.groups() * k.jobs_of_group(); job += gridDim.x) {
+    const int64_t group = job / k.jobs_of_group(), part = job % k.jobs_of_group(), tile = k.wants_c ? part - k.parts : part;
+    if (tile < 0) {
+      add_grad_c<V, kRanks>(k, group, part, coefficients + warp() * kSumRows * kRanks, partial);
       continue;
     }
-    if (!c) {
-      float* own_c = shared.take<float>(k.padded * k.d);
+    if (!has_c) {
       take_factors(k.pairs, k.d, k.padded, threadIdx.x, kThreads, own_c);
-      c = own_c;
+      has_c = true;
       __syncthreads();
     }
-    add_grad_u<V, kRanks>(k, group * k.group_rows + (part - of_c) * kTileRows + warp() * kRows, c);
+    add_grad_u<V, kRanks>(k, group * k.group_rows + tile * kTileRows + warp() * kRows, k.factors ? k.factors : own_c);
   }
 }
 
