@@ -107,7 +107,7 @@ class GraphBuilder {
   }
 }
 
-/** images [batch, 3, H, W] → logits [batch, classes], pooled as 'patch_mean_then_norm' (METHODS 1.1); any batch. */
+/** images [batch, 3, H, W] → logits [batch, classes], pooled as 'patch_mean_then_norm'; any batch. */
 export function vitGraph(config: VitConfig, weights: Weights): Graph {
   const { imageSize, patchSize, dim, depth, heads, layerNormEps } = config;
   const g = new GraphBuilder();

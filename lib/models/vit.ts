@@ -114,7 +114,7 @@ export function completeConfig(
 }
 
 /**
- * A vision transformer's frozen body (METHODS 1.1): patches, CLS and positions, pre-norm blocks, final norm. Matrices are packed for the GEMM in the compute
+ * A vision transformer's frozen body: patches, CLS and positions, pre-norm blocks, final norm. Matrices are packed for the GEMM in the compute
  * dtype, everything else is f32. The head belongs to the task, not to the backbone.
  */
 export class Vit {

@@ -14,7 +14,7 @@ export interface CosineOptions {
 }
 
 /**
- * timm's cosine schedule with warm-up, as DTL uses it (METHODS 1.5): the rate in force during epoch e = 0, 1, …, constant within the epoch. From `epochs` on
+ * timm's cosine schedule with warm-up, as DTL uses it: the rate in force during epoch e = 0, 1, …, constant within the epoch. From `epochs` on
  * it stays at `lrMin`; DTL runs ten such epochs.
  */
 export function cosineSchedule({

@@ -6,7 +6,7 @@ import { define, type ParameterSpec } from './method';
 export type AdapterOptions = BottleneckOptions;
 
 /**
- * Adapters (Houlsby et al. 2019) behind both branches of each block, before the residual add: f' = f + W_up GELU(W_down f + b_down) + b_up (METHODS 3.6).
+ * Adapters (Houlsby et al. 2019) behind both branches of each block, before the residual add: f' = f + W_up GELU(W_down f + b_down) + b_up.
  * W_up starts at zero, so the model starts as the backbone.
  */
 export const adapter = define<AdapterOptions>(

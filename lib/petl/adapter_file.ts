@@ -1,5 +1,5 @@
 /**
- * Adapters on disk: one safetensors file with the trained tensors and, in its metadata, the configuration (METHODS d): what `model.save` writes and
+ * Adapters on disk: one safetensors file with the trained tensors and, in its metadata, the configuration: what `model.save` writes and
  * `petl.load` reads. Names follow the authors' code where a method says how (`fileName`).
  */
 

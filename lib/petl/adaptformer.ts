@@ -11,8 +11,8 @@ export interface AdaptFormerOptions extends BottleneckOptions {
 }
 
 /**
- * AdaptFormer (Chen et al. 2022): an adapter beside the MLP, on the stream x after attention, without a norm: z = x + MLP(LN x) + s (W_up drop(ReLU(W_down x + b_down)) + b_up)
- * (METHODS 3.7). Drop path drops the MLP alone. W_up starts at zero, so the model starts as the backbone.
+ * AdaptFormer (Chen et al. 2022): an adapter beside the MLP, on the stream x after attention, without a norm: z = x + MLP(LN x) + s (W_up drop(ReLU(W_down x + b_down)) + b_up).
+ * Drop path drops the MLP alone. W_up starts at zero, so the model starts as the backbone.
  */
 export const adaptFormer = define<AdaptFormerOptions>(
   'adaptFormer',

@@ -21,7 +21,7 @@ const wide = 'mlp.fc2';
 
 /**
  * FacT (Jie and Deng 2023): the changes of all matrices of all blocks, cut into d × d slices, are one tensor, and that is held in factors. U: d → r and
- * V: r → d are shared by all slices; each slice has an r × r matrix Σ between them: y += s V(drop(Σ U x)) (METHODS 3.11, 3.12). V starts at zero, so the
+ * V: r → d are shared by all slices; each slice has an r × r matrix Σ between them: y += s V(drop(Σ U x)). V starts at zero, so the
  * model starts as the backbone, and merges into it.
  */
 function factorTuning(

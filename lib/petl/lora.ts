@@ -15,7 +15,7 @@ export interface LoraOptions {
 const targets = { q: 0, v: 2 };
 
 /**
- * LoRA (Hu et al., arXiv 2106.09685) on q and v: q += s (drop(x) Aᵀ) Bᵀ, x behind the first norm (METHODS 3.9). B starts at zero, so the model starts as the
+ * LoRA (Hu et al., arXiv 2106.09685) on q and v: q += s (drop(x) Aᵀ) Bᵀ, x behind the first norm. B starts at zero, so the model starts as the
  * backbone, and merges into it.
  */
 export const lora = define<LoraOptions>(

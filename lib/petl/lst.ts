@@ -15,7 +15,7 @@ export interface LstOptions {
 const temperature = 0.1;
 
 /**
- * LST, ladder side tuning (Sung et al., arXiv 2206.06522), for a vision transformer (METHODS 3.8): a narrow transformer beside the backbone reads the tokens
+ * LST, ladder side tuning (Sung et al., arXiv 2206.06522), for a vision transformer: a narrow transformer beside the backbone reads the tokens
  * behind each block through a gate, and the head reads it alone: c ← Block_i(μ_i c + (1 − μ_i)(D_i z + b_i)). No gradient enters the backbone.
  *
  * `model.initialize()`, which training calls, gives the side blocks the backbone's weights, pruned by size; without it they start as a transformer does. The

@@ -1,5 +1,5 @@
 /**
- * LST's side network, cut out of the backbone (METHODS 3.8, the version that keeps one set of channels throughout): the channels of the stream, the
+ * LST's side network, cut out of the backbone (one set of channels throughout, unlike in its authors' code for T5): the channels of the stream, the
  * numbers of each head and the hidden units of each MLP that count most are kept, with their weights. A weight counts by its size.
  */
 

@@ -1,5 +1,5 @@
 /**
- * A method folded into the backbone (METHODS 3.9 to 3.13): its hooks are affine, so what they do to a layer is known from what they do to the rows of an
+ * A method folded into the backbone: its hooks are affine, so what they do to a layer is known from what they do to the rows of an
  * identity matrix. Nothing here knows any method.
  */
 

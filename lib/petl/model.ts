@@ -15,7 +15,7 @@ import { mergedTensors } from './merge';
 import type { ParameterSpec } from './method';
 import { Passes, type PassInput } from './passes';
 
-/** Where the head reads (METHODS 1.1): CLS after the final norm; the mean of the patches, then the norm; the norm, then the mean of the patches. */
+/** Where the head reads: CLS after the final norm; the mean of the patches, then the norm; the norm, then the mean of the patches. */
 export type Pool = 'cls' | 'patch_mean_then_norm' | 'norm_then_patch_mean';
 
 export interface ModelOptions {
@@ -25,7 +25,7 @@ export interface ModelOptions {
   labels?: readonly string[];
   /** Default: the method's own, 'patch_mean_then_norm' for DTL. */
   pool?: Pool;
-  /** Rate of stochastic depth at the last block; it grows linearly from 0 at the first (METHODS 1.3). Default 0. */
+  /** Rate of stochastic depth at the last block; it grows linearly from 0 at the first. Default 0. */
   dropPath?: number;
   /** 'activations' (default): fast. 'block-inputs': blocks that gradients flow through run again in backward. */
   retain?: Retain;

@@ -35,7 +35,7 @@ export function uniformSizes(depth: number, size: number): NoahSizes {
   return { prompt: list(), lora: list(), adapter: list() };
 }
 
-/** Trained numbers of a subnet, the head excluded (METHODS 2.1): Σ l d + Σ 4 d r + Σ (2 d h + h + d) over the blocks that have an adapter. */
+/** Trained numbers of a subnet, the head excluded: Σ l d + Σ 4 d r + Σ (2 d h + h + d) over the blocks that have an adapter. */
 export function noahParameterCount(dim: number, { prompt, lora, adapter }: NoahSizes): number {
   const sum = (sizes: readonly number[], each: (size: number) => number): number =>
     sizes.reduce((total, size) => total + (size > 0 ? each(size) : 0), 0);
@@ -101,7 +101,7 @@ function check(method: string, backbone: Vit, options: NoahOptions, most?: numbe
 }
 
 /**
- * A block is: prompts, attention with LoRA, MLP with the adapter behind it (METHODS 3.10). A subnet's tensors are as large as they are used, the supernet's
+ * A block is: prompts, attention with LoRA, MLP with the adapter behind it. A subnet's tensors are as large as they are used, the supernet's
  * have room for more, of which a pass takes the first part.
  */
 function hooks<Options extends NoahOptions>() {

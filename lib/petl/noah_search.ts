@@ -1,4 +1,4 @@
-/** NOAH's search (METHODS 3.10): an evolution of subnets, each judged by the supernet that has been trained with all of them. */
+/** NOAH's search: an evolution of subnets, each judged by the supernet that has been trained with all of them. */
 
 import { ArgumentError } from '../errors';
 import { type NoahSizes, type noahModules, noahParameterCount } from './noah';

@@ -2,7 +2,7 @@ import * as ops from '../ops';
 import { define } from './method';
 
 /**
- * SSF (Lian et al. 2022): a scale and a shift for each channel behind the patch convolution, every LayerNorm and every linear layer (METHODS 3.13). Scales
+ * SSF (Lian et al. 2022): a scale and a shift for each channel behind the patch convolution, every LayerNorm and every linear layer. Scales
  * start near 1 and shifts near 0, so the model starts close to the backbone, not at it.
  */
 export const ssf = define(

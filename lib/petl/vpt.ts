@@ -50,8 +50,8 @@ function visualPrompts(name: string, deep: boolean) {
   );
 }
 
-/** VPT-Shallow (Jia et al., arXiv 2203.12119): learned tokens enter block 1 with the image's and are carried through all blocks (METHODS 3.4). */
+/** VPT-Shallow (Jia et al., arXiv 2203.12119): learned tokens enter block 1 with the image's and are carried through all blocks. */
 export const vptShallow = visualPrompts('vptShallow', false);
 
-/** VPT-Deep: every block has prompts of its own, which take the place of what the block before made of its (METHODS 3.5). */
+/** VPT-Deep: every block has prompts of its own, which take the place of what the block before made of its. */
 export const vptDeep = visualPrompts('vptDeep', true);

@@ -1,4 +1,4 @@
-/** NOAH's pipeline but for its end: the supernet is trained with subnets drawn step by step, then the search judges subnets by it (METHODS 3.10). */
+/** NOAH's pipeline but for its end: the supernet is trained with subnets drawn step by step, then the search judges subnets by it. */
 
 import { Rng } from '../data';
 import type { Vit } from '../models';

@@ -80,7 +80,7 @@ describe.each([
   const u = rows * 2 * 4; // the r-wide product z a
   // z and u; the side layers up to M = 7 become h together, in block 7, where all their u are.
   const sideLayer = (i: number) => T * size + (i > 7 ? u : i === 7 ? 7 * u : 0);
-  // METHODS 4.1 without N×N: z (shared with the side layer), z', q k v, the GELU's input, one log-sum-exp a row and head.
+  // What a gradient through a frozen block needs, without N×N: z (shared with the side layer), z', q k v, the GELU's input, one log-sum-exp a row and head.
   const frozenSet = T * size + 2 * statistics + 3 * T * size + B * H * N * 4 + 4 * T * size;
 
   it('blocks 1..M keep what their side layers need and nothing else', async () => {
@@ -150,7 +150,7 @@ describe.each([
   ['bf16', 2],
   ['f32', 4],
 ] as const)('SSF in %s', (dtype, size) => {
-  it('a block keeps what it must and the input of each scale: 20 T and statistics (METHODS 3.13)', async () => {
+  it('a block keeps what it must and the input of each scale: 20 T and statistics', async () => {
     const { retained } = await plan(ssf, dtype);
     for (let i = 1; i <= depth; i++) {
       const block = (row: Retained): boolean => row.block === `block ${i}`;
@@ -167,7 +167,7 @@ const sizes = {
   adapter: [10, 10, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-describe('trainable parameters of ViT-B/16, head excluded (METHODS 2.1)', () => {
+describe('trainable parameters of ViT-B/16, head excluded', () => {
   it.each([
     ['linear', linear, {}, 0],
     ['DTL', dtl, {}, 36_864],

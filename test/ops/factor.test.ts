@@ -140,7 +140,7 @@ const draw = (seed: number, length: number): Float32Array => {
   return Float32Array.from({ length }, () => random.normal());
 };
 
-// Written from the words of the published layout (METHODS 3.12), not from the reference: x S_t, x F and x Gᵀ.
+// Written from the words of the published layout, not from the reference: x S_t, x F and x Gᵀ.
 it('factor: linear layers on the weights multiply by S_t, F and Gᵀ', async () => {
   await onEachTarget(async (device) => {
     await scope(async () => {

@@ -1,4 +1,4 @@
-/** How each method starts, and what it leaves alone (METHODS 10). */
+/** How each method starts, and what it leaves alone. */
 
 import { describe, expect, it } from 'vitest';
 import { vit } from '../../lib/models';
