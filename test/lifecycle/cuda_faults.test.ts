@@ -92,6 +92,21 @@ describe('training', () => {
   });
 });
 
+it('a device that has no memory left says how much, and works on', async () => {
+  process.env.SIDETUNE_EMULATION = 'fail=cudaMalloc:3:cudaErrorMemoryAllocation';
+  const device = await Device.open('cuda-emulated', { guards: true });
+  delete process.env.SIDETUNE_EMULATION;
+  const made: Tensor[] = [];
+  const error = await errorOf(async () => {
+    for (let i = 0; i < 5; i++) made.push(Tensor.from(device, [1, 2, 3, 4], [4]));
+  });
+  expect(error).toBeInstanceOf(MemoryError);
+  expect(error!.message).toMatch(/out of memory: asked for .* of \w+, in use .*; the device has \d+ of \d+ MiB free/);
+  const more = Tensor.from(device, [1, 2, 3, 4], [4]);
+  expect(((await gelu(more).read()) as Float32Array)[3]).toBeCloseTo(3.99987, 4);
+  await device.close();
+});
+
 it('a lost device says so, and can be opened again', async () => {
   process.env.SIDETUNE_EMULATION = 'fail=cudaLaunchKernelEx:1:cudaErrorIllegalAddress';
   const device = await Device.open('cuda-emulated');
