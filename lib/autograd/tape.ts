@@ -287,6 +287,8 @@ export class Tape {
       // The scope takes what an op's backward makes in between and gradients that nobody wants, and everything when it throws.
       scope(() => {
         const saved: Record<string, Tensor> = {};
+        const given = new Set<Value>();
+        const again: [Value, Tensor][] = [];
         for (const { name, tensor, version } of node.saved) {
           this.#restore(node, name, tensor, version);
           saved[name] = tensor;
@@ -305,8 +307,19 @@ export class Tape {
             }
             return grad;
           },
-          accumulator: (input) => node.inputs[input]?.accumulator(),
+          accumulator: (input) => {
+            const value = node.inputs[input];
+            if (!value || !given.has(value)) {
+              if (value) given.add(value);
+              return value?.accumulator();
+            }
+            // The same tensor as another input: no kernel adds to one place twice.
+            const apart = Tensor.zeros(value.device, value.shape, { kind: 'gradients' });
+            again.push([value, apart]);
+            return apart;
+          },
         });
+        for (const [value, apart] of again) kernels.addInto({ target: value.accumulator(), x: apart });
         for (const name in results) {
           const grad = results[name];
           const value = node.inputs[name];

@@ -7,7 +7,7 @@ import type { Device } from '../../lib/device';
 import { ArgumentError, DisposedError, MemoryError } from '../../lib/errors';
 import { kernels } from '../../lib/kernels';
 import { addon } from '../../lib/native';
-import { layerNorm } from '../../lib/ops';
+import { layerNorm, scaleShift } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
 import { openDevice } from '../each_target';
@@ -237,6 +237,25 @@ describe('nothing is left behind', () => {
     tape.dispose();
     expect(device.memory().blocks).toBe(2);
     dispose(x, y);
+  });
+});
+
+describe('a tensor that is two inputs of one op', () => {
+  it('has the sum of both gradients, beside what it had from elsewhere', async () => {
+    // y = x ∘ p + p, and p once more: ∂/∂p = Σ_rows g ∘ x + Σ_rows g + 1.
+    const x = Tensor.from(device, [1, 2, 3, 4], [2, 2]);
+    const [p, one] = [tensor(2, 5), Tensor.from(device, [1, 1, 1, 1], [2, 2])];
+    const tape = new Tape();
+    tape.watch(p);
+    scope(() => {
+      const y = tape.run(() => scaleShift(x, p, p));
+      tape.seed(y, one);
+      tape.seed(p, tensor(1, 1));
+      tape.backward();
+    });
+    const grad = tape.takeGradient(p);
+    expect(await numbers(grad)).toEqual([1 + 3 + 2 + 1, 2 + 4 + 2 + 1]);
+    dispose(x, p, one, grad);
   });
 });
 
