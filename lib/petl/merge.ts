@@ -32,40 +32,27 @@ export async function mergedTensors(
     );
   };
 
+  const rowsOf = (numbers: Float32Array, width: number): Tensor =>
+    Tensor.from(device, numbers, [1, numbers.length / width, width]);
+  const compute = (body: () => Tensor): Promise<Float32Array> => numbersOf(outsideScopes(() => scope(body)));
+
   // y' = layer(x, y) is y + A x + c: W' = W + A from x = I without the bias, b' from x = 0 with it. Both less c, where that counts twice.
   const foldLinear = async (name: string, layer: Layer): Promise<void> => {
     const [outputs, ...inner] = shapes.get(`${name}.weight`)! as [number, ...number[]];
     const inputs = inner.reduce((product, length) => product * length, 1);
     const weight = transposed(await numbersOf(backbone.plain(`${name}.weight`)), outputs, inputs);
-    const run = (x: Float32Array, y: Float32Array, rows: number): Promise<Float32Array> =>
-      numbersOf(
-        outsideScopes(() =>
-          scope(() => {
-            const given = Tensor.from(device, y, [1, rows, outputs]);
-            const result = layer(Tensor.from(device, x, [1, rows, inputs]), given);
-            return result === given ? given.alias() : result;
-          }),
-        ),
-      );
-    const constant = await run(new Float32Array(inputs), new Float32Array(outputs), 1);
-    const rows = await run(identity(inputs), weight, inputs);
+    const run = (x: Float32Array, y: Float32Array): Promise<Float32Array> =>
+      compute(() => layer(rowsOf(x, inputs), rowsOf(y, outputs)));
+    const constant = await run(new Float32Array(inputs), new Float32Array(outputs));
+    const rows = await run(identity(inputs), weight);
     for (let i = 0; i < inputs; i++) for (let j = 0; j < outputs; j++) rows[i * outputs + j]! -= constant[j]!;
     put(`${name}.weight`, transposed(rows, inputs, outputs));
-    put(`${name}.bias`, await run(new Float32Array(inputs), await numbersOf(backbone.plain(`${name}.bias`)), 1));
+    put(`${name}.bias`, await run(new Float32Array(inputs), await numbersOf(backbone.plain(`${name}.bias`))));
   };
 
   // y' = layer(y) channel by channel: γ' from y = γ, β' from y = β.
   const foldNorm = async (name: string, layer: (y: Tensor) => Tensor): Promise<void> => {
-    const run = (y: Float32Array): Promise<Float32Array> =>
-      numbersOf(
-        outsideScopes(() =>
-          scope(() => {
-            const given = Tensor.from(device, y, [1, 1, config.dim]);
-            const result = layer(given);
-            return result === given ? given.alias() : result;
-          }),
-        ),
-      );
+    const run = (y: Float32Array): Promise<Float32Array> => compute(() => layer(rowsOf(y, config.dim)));
     const constant = await run(new Float32Array(config.dim));
     const scales = await run(await numbersOf(backbone.plain(`${name}.weight`)));
     put(

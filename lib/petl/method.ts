@@ -165,7 +165,8 @@ function modelOptionsOf(given: object): object {
   return Object.fromEntries(Object.entries(definedOnly(given)).filter(([name]) => modelOptions.includes(name)));
 }
 
-function definedOnly<T extends object>(options: T): T {
+/** @internal Without the options that are undefined. */
+export function definedOnly<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 }
 

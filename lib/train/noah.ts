@@ -10,6 +10,7 @@ import {
   searchNoah,
   uniformSizes,
 } from '../petl';
+import { definedOnly } from '../petl/method';
 import { evaluate } from './evaluate';
 import { type TrainOptions, train } from './train';
 
@@ -26,6 +27,8 @@ export interface NoahRunOptions
   /** After each generation of the search. */
   onGeneration?: NoahSearchOptions['onProgress'];
 }
+
+type Settings = Pick<NoahSearchOptions, 'budget' | 'generations' | 'population' | 'parents' | 'signal' | 'onProgress'>;
 
 // Streams of random numbers, apart from those of the data loader.
 const [drawing, searching] = [31, 32];
@@ -71,10 +74,6 @@ export async function findNoahSizes(backbone: Vit, options: NoahRunOptions): Pro
       Object.assign(sizes, candidate);
       return (await evaluate(model, validation, { batchSize })).accuracy;
     },
-    ...given({ budget, generations, population, parents, signal, onProgress: onGeneration }),
+    ...(definedOnly({ budget, generations, population, parents, signal, onProgress: onGeneration }) as Settings),
   });
-}
-
-function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never;
 }
