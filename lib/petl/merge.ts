@@ -14,10 +14,12 @@ type Layer = (x: Tensor, y: Tensor) => Tensor;
 
 /**
  * The backbone's tensors that a method changes, with the method folded in: matrices packed, the rest f32. The caller disposes them.
+ * @param plain - gives the backbone's tensors as the method has them, f32; they are disposed
  * @param hooks - affine, see {@link MethodDefinition.mergeable}
  */
 export async function mergedTensors(
   backbone: Vit,
+  plain: (name: string) => Tensor,
   hooks: Hooks,
   context: ForwardContext,
 ): Promise<Map<string, Tensor | PackedWeight>> {
@@ -40,26 +42,26 @@ export async function mergedTensors(
   const foldLinear = async (name: string, layer: Layer): Promise<void> => {
     const [outputs, ...inner] = shapes.get(`${name}.weight`)! as [number, ...number[]];
     const inputs = inner.reduce((product, length) => product * length, 1);
-    const weight = transposed(await numbersOf(backbone.plain(`${name}.weight`)), outputs, inputs);
+    const weight = transposed(await numbersOf(plain(`${name}.weight`)), outputs, inputs);
     const run = (x: Float32Array, y: Float32Array): Promise<Float32Array> =>
       compute(() => layer(rowsOf(x, inputs), rowsOf(y, outputs)));
     const constant = await run(new Float32Array(inputs), new Float32Array(outputs));
     const rows = await run(identity(inputs), weight);
     for (let i = 0; i < inputs; i++) for (let j = 0; j < outputs; j++) rows[i * outputs + j]! -= constant[j]!;
     put(`${name}.weight`, transposed(rows, inputs, outputs));
-    put(`${name}.bias`, await run(new Float32Array(inputs), await numbersOf(backbone.plain(`${name}.bias`))));
+    put(`${name}.bias`, await run(new Float32Array(inputs), await numbersOf(plain(`${name}.bias`))));
   };
 
   // y' = layer(y) channel by channel: γ' from y = γ, β' from y = β.
   const foldNorm = async (name: string, layer: (y: Tensor) => Tensor): Promise<void> => {
     const run = (y: Float32Array): Promise<Float32Array> => compute(() => layer(rowsOf(y, config.dim)));
     const constant = await run(new Float32Array(config.dim));
-    const scales = await run(await numbersOf(backbone.plain(`${name}.weight`)));
+    const scales = await run(await numbersOf(plain(`${name}.weight`)));
     put(
       `${name}.weight`,
       scales.map((value, index) => value - constant[index]!),
     );
-    put(`${name}.bias`, await run(await numbersOf(backbone.plain(`${name}.bias`))));
+    put(`${name}.bias`, await run(await numbersOf(plain(`${name}.bias`))));
   };
 
   try {

@@ -325,7 +325,7 @@ export class PetlModel {
     const z = this.backbone.forward(images, {
       hooks,
       context,
-      standIns: this.#merged ?? this.#trained,
+      standIns: this.#merged ? new Map([...this.#trained, ...this.#merged]) : this.#trained,
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
     });
@@ -345,6 +345,11 @@ export class PetlModel {
             : mean(norm(z));
       return ops.linear(feature, this.#head.weight, this.#head.bias);
     });
+  }
+
+  // The backbone's tensor, or what has been trained of it, f32, to be disposed.
+  #plain(name: string): Tensor {
+    return outsideScopes(() => this.#trained.get(name)?.alias()) ?? this.backbone.plain(name);
   }
 
   #tensor(name: string): Tensor {
@@ -498,13 +503,15 @@ export class PetlModel {
    */
   async merge(): Promise<void> {
     const { hooks, mergeable } = this.#blueprint;
-    if (!mergeable) {
-      throw new ArgumentError(`petl.${this.method}: cannot be merged into a backbone`, {
+    const other = Object.keys(hooks).find((hook) => !['patches', 'norm', 'linear', 'touches'].includes(hook));
+    if (!mergeable || other !== undefined) {
+      const reason = mergeable ? `: it acts through '${other}', too` : '';
+      throw new ArgumentError(`petl.${this.method}: cannot be merged into a backbone${reason}`, {
         kernel: `petl.${this.method}`,
         argument: 'merge',
       });
     }
-    const merged = await mergedTensors(this.backbone, hooks, this.#context(1));
+    const merged = await mergedTensors(this.backbone, (name) => this.#plain(name), hooks, this.#context(1));
     this.unmerge();
     this.#merged = merged;
   }
@@ -525,9 +532,9 @@ export class PetlModel {
     const merged = this.#merged;
     if (!merged) throw new ArgumentError(`petl.${this.method}: not merged, expected merge() before saveMerged()`);
     const plain = (name: string): Tensor => {
-      const tensor = merged.get(name) ?? this.#trained.get(name);
+      const tensor = merged.get(name);
       if (tensor instanceof PackedWeight) return outsideScopes(() => ops.unpackWeight(tensor, { dtype: 'f32' }));
-      return tensor?.alias() ?? this.backbone.plain(name);
+      return tensor?.alias() ?? this.#plain(name);
     };
     await saveVit(this.backbone.config, plain, path, {
       dtype,

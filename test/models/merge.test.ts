@@ -5,8 +5,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openSafetensors } from '../../lib/io/safetensors';
-import { load } from '../../lib/models';
-import { linear, type PetlModel } from '../../lib/petl';
+import { load, vit } from '../../lib/models';
+import * as ops from '../../lib/ops';
+import { define, linear, type MethodDefinition, type PetlModel } from '../../lib/petl';
 import { relativeToMaximum } from '../compare';
 import { openDevice } from '../each_target';
 import { openGolden } from './golden';
@@ -85,6 +86,37 @@ describe.each(['lora', 'fact_tt', 'fact_tk', 'fact_tk_r3', 'ssf'])('golden metho
     await file.close();
     await device.close();
   });
+});
+
+it('takes along what a method trains of the backbone, and refuses hooks that it would lose', async () => {
+  const device = await openDevice({ guards: true });
+  const backbone = vit(device, { imageSize: 16, patchSize: 8, dim: 16, depth: 2, heads: 2 }, { seed: 1 });
+  const parts: MethodDefinition<object> = {
+    parameters: (_b, init) => ({
+      factor: { shape: [64], init: init.constant(1.5) },
+      shift: { shape: [64], init: init.constant(0.2) },
+    }),
+    trains: (name) => name.endsWith('.bias') || name.endsWith('norm1.weight'),
+    touches: (name) => name.endsWith('fc1'),
+    linear: (_name, _x, y, p) => ops.scaleShift(y, p.factor!, p.shift!),
+    mergeable: true,
+  };
+  const model = define('foldable', {}, parts)(backbone, { classes: 3 });
+  for (const { name, tensor } of model.parameters())
+    if (name.includes('bias') || name.includes('norm1')) ops.randomNormal_(tensor, { deviation: 0.5, seed: 3 });
+  const images = Float32Array.from({ length: 3 * 16 * 16 }, (_, i) => Math.sin(i));
+  const before = await logitsOf(model, images);
+  await model.merge();
+  expect(relativeToMaximum(await logitsOf(model, images), before)).toBeLessThan(1e-5);
+  model.dispose();
+  const lost = define('lossy', {}, { ...parts, afterBlock: (_i, z) => ops.scale(z, 2) })(backbone, { classes: 3 });
+  await expect(lost.merge()).rejects.toThrow(
+    /petl.lossy: cannot be merged into a backbone: it acts through 'afterBlock', too/,
+  );
+  lost.dispose();
+  backbone.dispose();
+  expect(device.memory().currentBytes).toBe(0);
+  await device.close();
 });
 
 it('is refused by methods that cannot', async () => {
