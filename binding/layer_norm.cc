@@ -3,4 +3,5 @@
 #include "kernel.h"
 
 SIDETUNE_BIND(LayerNormForward, layer_norm)
+SIDETUNE_BIND(LayerNormProjectForward, layer_norm)
 SIDETUNE_BIND(LayerNormBackward, layer_norm)

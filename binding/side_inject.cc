@@ -4,3 +4,5 @@
 
 SIDETUNE_BIND(SideInjectForward, side_inject)
 SIDETUNE_BIND(SideInjectBackward, side_inject)
+SIDETUNE_BIND(SideStepForward, side_inject)
+SIDETUNE_BIND(SideStepBackward, side_inject)

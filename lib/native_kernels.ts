@@ -20,6 +20,25 @@ export interface Kernels {
     mean?: Tensor;
     rstd?: Tensor;
   };
+  layerNormProjectForward(
+    args: {
+      /** in [..., d] f32 bf16 */ x: Tensor;
+      /** in [d] f32 */ weight: Tensor;
+      /** in [d] f32 */ bias: Tensor;
+      /** in [d, r] f32 */ a: Tensor;
+      /** out [..., d] like x */ out?: Tensor | undefined;
+      /** out [..., r] f32 */ u?: Tensor | undefined;
+      /** saved [...] f32 */ mean?: Tensor | undefined;
+      /** saved [...] f32 */ rstd?: Tensor | undefined;
+      eps?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+    u: Tensor;
+    mean?: Tensor;
+    rstd?: Tensor;
+  };
   layerNormBackward(
     args: {
       /** in [..., d] f32 bf16 */ gradOut: Tensor;
@@ -351,6 +370,40 @@ export interface Kernels {
     args: {
       /** in [..., d] f32 bf16 */ gradOut: Tensor;
       /** in [..., d] f32 */ h: Tensor;
+      /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
+      /** in [..., d] f32 */ residual?: Tensor | undefined;
+      /** out [..., d] f32 */ gradH?: Tensor | undefined;
+      /** inOut [d, 1, K, K] f32 */ gradWeight?: Tensor | undefined;
+      beta?: number | undefined;
+      grid?: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradH: Tensor;
+  };
+  sideStepForward(
+    args: {
+      /** inOut [..., d] f32 */ h: Tensor;
+      /** in [..., d] f32 bf16 */ z: Tensor;
+      /** in [..., r] f32 */ u: Tensor;
+      /** in [r, d] f32 */ c: Tensor;
+      /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
+      /** out [..., d] like z */ out?: Tensor | undefined;
+      beta?: number | undefined;
+      grid?: readonly number[] | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  sideStepBackward(
+    args: {
+      /** in [..., d] f32 bf16 */ gradOut: Tensor;
+      /** inOut [..., d] f32 */ h: Tensor;
+      /** in [..., r] f32 */ u: Tensor;
+      /** in [r, d] f32 */ c: Tensor;
       /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
       /** in [..., d] f32 */ residual?: Tensor | undefined;
       /** out [..., d] f32 */ gradH?: Tensor | undefined;

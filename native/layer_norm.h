@@ -7,6 +7,10 @@
 // over memory. Saved for backward: mean and rstd, two f32 numbers a row; xhat is rebuilt. Statistics are f32 and computed in two
 // passes over the row in registers and cache. Gradients of parameters are added to what is there, the gradient of x is written.
 // The result does not depend on the number of threads: rows are summed in fixed groups and the groups in order.
+//
+// Where a side layer reads the rows that are normalised (low_rank.h), LayerNormProject does both while a row is at hand:
+//   u = x a                                             a [d, r], r small
+// Backward of the two is their own: LayerNormBackward, and LowRankProjectBackward with x for z.
 #pragma once
 
 #include "fields.h"
@@ -28,6 +32,25 @@ struct LayerNormForward {
     field.option("eps", eps, positive());
   }
   double flops() const { return 8.0 * x.size(); }
+};
+
+struct LayerNormProjectForward {
+  Tensor x, weight, bias, a, out, u, mean, rstd;
+  float eps = 1e-6f;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("x", x, "... d", f32 | bf16);
+    field.in("weight", weight, "d", f32);
+    field.in("bias", bias, "d", f32);
+    field.in("a", a, "d r", f32);
+    field.out("out", out, "... d", like("x"));
+    field.out("u", u, "... r", f32);
+    field.saved("mean", mean, "...", f32);
+    field.saved("rstd", rstd, "...", f32);
+    field.option("eps", eps, positive());
+  }
+  double flops() const { return (8.0 + 2.0 * a.dim(1)) * x.size(); }
 };
 
 struct LayerNormBackward {

@@ -23,24 +23,36 @@ double convolution_flops(const Tensor& h, const Tensor& weight) {
   return weight ? 2.0 * h.size() * weight.dim(-1) * weight.dim(-1) : 0;
 }
 
+template <class Arguments>
+void check_backward(const char* kernel, const Arguments& k) {
+  if (k.weight) {
+    check_convolution(kernel, "grad_out", k.grad_out, k);
+  } else if (k.grad_weight) {
+    refuse_argument(kernel, "weight", "undefined", "a tensor, because 'gradWeight' is given");
+  }
+}
+
+template <class Arguments>
+double backward_flops(const Arguments& k) {
+  return (k.grad_h ? 10.0 * k.h.size() : 0) + convolution_flops(k.h, k.weight) * ((k.grad_h ? 1 : 0) + (k.grad_weight ? 1 : 0));
+}
+
+double change_flops(const Tensor& h, const Tensor& c) { return (2.0 * c.dim(0) + 1) * h.size(); }
+
 }  // namespace
 
 void SideInjectForward::check(const char* kernel) const {
   if (weight) check_convolution(kernel, "z", z, *this);
 }
-
-void SideInjectBackward::check(const char* kernel) const {
-  if (weight) {
-    check_convolution(kernel, "grad_out", grad_out, *this);
-  } else if (grad_weight) {
-    refuse_argument(kernel, "weight", "undefined", "a tensor, because 'gradWeight' is given");
-  }
+void SideStepForward::check(const char* kernel) const {
+  if (weight) check_convolution(kernel, "z", z, *this);
 }
+void SideInjectBackward::check(const char* kernel) const { check_backward(kernel, *this); }
+void SideStepBackward::check(const char* kernel) const { check_backward(kernel, *this); }
 
 double SideInjectForward::flops() const { return 6.0 * h.size() + convolution_flops(h, weight); }
-
-double SideInjectBackward::flops() const {
-  return (grad_h ? 10.0 * h.size() : 0) + convolution_flops(h, weight) * ((grad_h ? 1 : 0) + (grad_weight ? 1 : 0));
-}
+double SideStepForward::flops() const { return 6.0 * h.size() + convolution_flops(h, weight) + change_flops(h, c); }
+double SideInjectBackward::flops() const { return backward_flops(*this); }
+double SideStepBackward::flops() const { return backward_flops(*this) + change_flops(h, c); }
 
 }  // namespace sidetune

@@ -7,10 +7,18 @@
 // sides swapped:
 //   gradH = residual + θ'(h) ∘ gᵀ(gradOut)      θ'(x) = σ(beta x) (1 + beta x (1 − σ(beta x)))
 //   gradWeight[i, j] += Σ_{images, y, x} gradOut[y, x] θ(h)[y + i − p, x + j − p]
-// `residual` is a gradient that h already has from the blocks above. Nothing is saved: backward takes h, which LowRankUndo walks
-// back to what it was. One pass each way: θ(h) lives only in what a thread (CPU: rings of K grid rows) or a block of threads
-// (CUDA: tiles in shared memory) needs at a time. gradWeight is added to what is there, gradH is written. The result does not
-// depend on the number of threads or multiprocessors: images are summed in fixed groups and the groups in order.
+// `residual` is a gradient that h already has from the blocks above. Nothing is saved: backward takes h, which is walked back to
+// what it was. One pass each way: θ(h) lives only in what a thread (CPU: rings of K grid rows) or a block of threads (CUDA: tiles
+// in shared memory) needs at a time. gradWeight is added to what is there, gradH is written. The result does not depend on the
+// number of threads or multiprocessors: images are summed in fixed groups and the groups in order.
+//
+// SideStep is what the side network does at a block: it takes up what the block's side layer read, u (low_rank.h), and injects,
+// in one pass over h and z.
+//   h ← h + u c      out = z + g(θ(h))                                            u [.., r], c [r, d], r small
+// Its backward takes the h of after the step and, in the pass that needs it, walks it back to what it was before:
+//   gradH = residual + θ'(h) ∘ gᵀ(gradOut)      h ← h − u c
+// gradH is the gradient of h after the step and before it; those of u and c come of it (LowRankCombineBackward). u c is rounded
+// as LowRankUndo rounds it. On CUDA a grid that does not fit into shared memory as a whole takes two passes.
 #pragma once
 
 #include "fields.h"
@@ -56,6 +64,52 @@ struct SideInjectBackward {
     field.option("prefix_tokens", prefix_tokens, between(0, 65535));
   }
   void check(const char* kernel) const;  // and gradWeight needs weight
+  double flops() const;
+};
+
+struct SideStepForward {
+  Tensor h, z, u, c, weight, out;
+  float beta = 100;
+  int64_t grid[2] = {};
+  int64_t prefix_tokens = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in_out("h", h, "... d", f32);
+    field.in("z", z, "... d", f32 | bf16);
+    field.in("u", u, "... r", f32);
+    field.in("c", c, "r d", f32);
+    field.in("weight", weight, "d 1 K K", f32).optional();
+    field.out("out", out, "... d", like("z")).may_alias("z");
+    field.option("beta", beta, finite());
+    field.option("grid", grid, between(0, 65535));
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535));
+  }
+  void check(const char* kernel) const;
+  double flops() const;
+};
+
+struct SideStepBackward {
+  Tensor grad_out, h, u, c, weight, residual, grad_h, grad_weight;
+  float beta = 100;
+  int64_t grid[2] = {};
+  int64_t prefix_tokens = 0;
+
+  template <class Fields>
+  void fields(Fields& field) {
+    field.in("grad_out", grad_out, "... d", f32 | bf16);
+    field.in_out("h", h, "... d", f32);
+    field.in("u", u, "... r", f32);
+    field.in("c", c, "r d", f32);
+    field.in("weight", weight, "d 1 K K", f32).optional();
+    field.in("residual", residual, "... d", f32).optional();
+    field.out("grad_h", grad_h, "... d", f32).may_alias("residual");
+    field.in_out("grad_weight", grad_weight, "d 1 K K", f32).optional();
+    field.option("beta", beta, finite());
+    field.option("grid", grid, between(0, 65535));
+    field.option("prefix_tokens", prefix_tokens, between(0, 65535));
+  }
+  void check(const char* kernel) const;
   double flops() const;
 };
 

@@ -11,6 +11,17 @@ export const layerNormBenches: KernelBench[] = [
     }),
   },
   {
+    kernel: 'layerNormProjectForward',
+    label: 'rank 2',
+    direction: 'forward',
+    args: ({ tensor, batch, tokens, width }) => ({
+      x: tensor([batch, tokens, width]),
+      weight: tensor([width], 'f32'),
+      bias: tensor([width], 'f32'),
+      a: tensor([width, 2], 'f32'),
+    }),
+  },
+  {
     kernel: 'layerNormBackward',
     label: 'input gradient + residual',
     direction: 'backward',

@@ -20,6 +20,12 @@ function backward(shape: BenchShape) {
   };
 }
 
+const rank = 2;
+const step = ({ tensor, batch, tokens, width }: BenchShape) => ({
+  u: tensor([batch, tokens, rank], 'f32'),
+  c: tensor([rank, width], 'f32'),
+});
+
 export const sideInjectBenches: KernelBench[] = [
   { kernel: 'sideInjectForward', label: 'DTL', direction: 'forward', args: forward },
   {
@@ -35,6 +41,35 @@ export const sideInjectBenches: KernelBench[] = [
     direction: 'backward',
     args: (shape) => ({
       ...backward(shape),
+      ...plus(shape),
+      gradWeight: shape.tensor([shape.width, 1, 3, 3], 'f32'),
+    }),
+  },
+  {
+    kernel: 'sideStepForward',
+    label: 'DTL',
+    direction: 'forward',
+    args: (shape) => ({ ...forward(shape), ...step(shape) }),
+  },
+  {
+    kernel: 'sideStepForward',
+    label: 'DTL+, k = 3',
+    direction: 'forward',
+    args: (shape) => ({ ...forward(shape), ...step(shape), ...plus(shape) }),
+  },
+  {
+    kernel: 'sideStepBackward',
+    label: 'DTL',
+    direction: 'backward',
+    args: (shape) => ({ ...backward(shape), ...step(shape) }),
+  },
+  {
+    kernel: 'sideStepBackward',
+    label: 'DTL+, k = 3, all gradients',
+    direction: 'backward',
+    args: (shape) => ({
+      ...backward(shape),
+      ...step(shape),
       ...plus(shape),
       gradWeight: shape.tensor([shape.width, 1, 3, 3], 'f32'),
     }),

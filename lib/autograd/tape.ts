@@ -18,8 +18,10 @@ type Saved = Record<string, Tensor | undefined>;
 
 /** What an op's backward gets. */
 export interface BackwardContext {
-  /** Gradient of the loss by the op's result. */
+  /** Gradient of the loss by the op's result; by the first one of several, if the loss depends on it. */
   gradOut: Tensor;
+  /** The same for each result; undefined where the loss does not depend on it. */
+  grads: readonly (Tensor | undefined)[];
   /** What the op saved, by name. */
   saved: Record<string, Tensor>;
   /** Which inputs need a gradient. */
@@ -33,6 +35,8 @@ export interface BackwardContext {
   frugal: boolean;
   /** An f32 tensor in the input's shape that the backward kernel adds to (+=); undefined when the input needs no gradient. */
   accumulator(input: string): Tensor | undefined;
+  /** Says that backward has itself put the buffer of {@link Recording.undo} back to what it was. */
+  undone(): void;
 }
 
 export interface Recording {
@@ -93,6 +97,7 @@ interface Node {
   outputs: Value[];
   saved: SavedTensor[];
   backward: Recording['backward'];
+  undo?: Undo;
   /** Replays of checkpoints differentiate themselves. */
   replay?: (grads: (Tensor | undefined)[], inputs: Tensor[]) => void;
 }
@@ -193,18 +198,20 @@ export class Tape {
       return value;
     });
     if (this.dry) return;
-    this.#nodes.push({
+    const node: Node = {
       op,
       block: this.#block,
       inputs: tracked,
       outputs: values,
       saved: [...savedTensors(recording.saved, alive), ...savedTensors(recording.state, keep)],
       backward: recording.backward,
-    });
+    };
+    this.#nodes.push(node);
     if (recording.undo) {
       const { buffer, version, keep: kept, run } = recording.undo;
       const aliases = Object.fromEntries(Object.entries(kept).map(([name, tensor]) => [name, alive(tensor)]));
-      this.#undos.push({ buffer: alive(buffer), address: buffer.address, before: version, kept: aliases, run });
+      node.undo = { buffer: alive(buffer), address: buffer.address, before: version, kept: aliases, run };
+      this.#undos.push(node.undo);
     }
   }
 
@@ -245,7 +252,7 @@ export class Tape {
   /** Puts a gradient where backward starts. */
   seed(tensor: Tensor, grad: Tensor): void {
     const value = this.valueOf(tensor);
-    if (value) add(value, grad, grad);
+    if (value) add(value, grad, [grad]);
   }
 
   /** Walks the tape back. Each node's saved tensors go as soon as it has run. When it throws, nothing is kept. */
@@ -295,6 +302,7 @@ export class Tape {
         }
         const results = node.backward({
           gradOut,
+          grads,
           saved,
           wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
           frugal: this.frugal,
@@ -318,12 +326,13 @@ export class Tape {
             again.push([value, apart]);
             return apart;
           },
+          undone: () => this.#undone(node.undo!),
         });
         for (const [value, apart] of again) kernels.addInto({ target: value.accumulator(), x: apart });
         for (const name in results) {
           const grad = results[name];
           const value = node.inputs[name];
-          if (grad && value) add(value, grad, gradOut);
+          if (grad && value) add(value, grad, grads);
         }
       });
     } finally {
@@ -345,11 +354,16 @@ export class Tape {
           argument: name,
         });
       }
-      const [undo] = this.#undos.splice(index, 1);
-      undo!.run(undo!.kept, undo!.buffer);
-      undo!.buffer.version = undo!.before;
-      discard(undo!);
+      const undo = this.#undos[index]!;
+      undo.run(undo.kept, undo.buffer);
+      this.#undone(undo);
     }
+  }
+
+  #undone(undo: Undo): void {
+    this.#undos.splice(this.#undos.indexOf(undo), 1);
+    undo.buffer.version = undo.before;
+    discard(undo);
   }
 
   /** Lets go of everything that is kept for a backward that will not come, and of gradients that nobody took. */
@@ -384,9 +398,9 @@ function discard(undo: Undo): void {
   undo.buffer.dispose();
 }
 
-// `gradOut` handed on, as it is or in another shape, is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
-function add(value: Value, grad: Tensor, gradOut: Tensor): void {
-  const shared = grad === gradOut || grad.address === gradOut.address;
+// A result's gradient handed on, as it is or in another shape, is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
+function add(value: Value, grad: Tensor, ofResults: readonly (Tensor | undefined)[]): void {
+  const shared = ofResults.some((other) => grad === other || grad.address === other?.address);
   const own = keep(shared ? grad.alias() : grad);
   if (!value.grad) {
     value.grad = own;
@@ -420,10 +434,10 @@ export function needs(inputs: Inputs): Record<string, boolean> | null {
   return tape.dry && result ? noInputs : result;
 }
 
-/** Enters an op's call into the current tape, if any of its inputs is tracked. Returns the output. */
-export function record(op: string, inputs: Inputs, output: Tensor, recording: Recording): Tensor {
+/** Enters an op's call into the current tape, if any of its inputs is tracked. Returns what it was given as output. */
+export function record<T extends Tensor | Tensor[]>(op: string, inputs: Inputs, output: T, recording: Recording): T {
   const tape = Tape.current();
   if (tape && Object.values(inputs).some((tensor) => tensor && tape.tracks(tensor)))
-    tape.record(op, inputs, [output], recording);
+    tape.record(op, inputs, Array.isArray(output) ? output : [output], recording);
   return output;
 }

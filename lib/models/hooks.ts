@@ -41,6 +41,11 @@ export interface Hooks {
   tokens?(z: Tensor, context: ForwardContext): Tensor;
   /** The tokens that enter block i. */
   beforeBlock?(i: number, z: Tensor, context: ForwardContext): Tensor;
+  /**
+   * A matrix a [d, r] that the tokens z which enter block i are multiplied with in the pass of its first norm: what a side layer reads, without a pass of
+   * its own. The product z a, [B, N, r] in f32, is `state.u<i>` from the end of the block on.
+   */
+  reads?(i: number, context: ForwardContext): Tensor | undefined;
   /** After a LayerNorm: `name` is 'blocks.0.norm1', …, or 'norm'. */
   norm?(name: string, y: Tensor, context: ForwardContext): Tensor;
   /** After a linear layer, before activation and residual: y = x Wᵀ + b; `name` is 'blocks.0.attn.qkv', …. */

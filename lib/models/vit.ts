@@ -258,8 +258,18 @@ export class Vit {
   #step(i: number, z: Tensor, weight: (name: string) => Tensor | PackedWeight, options: ForwardOptions): Tensor {
     const { hooks, context, retain } = options;
     const before = hooks.beforeBlock ? replace(z, hooks.beforeBlock(i, z, context)) : z;
-    const body = (input: Tensor): Tensor => this.#block(i, input, weight, options);
-    const after = retain === 'block-inputs' ? checkpoint((input) => body(input!), [before]) : body(before);
+    const a = hooks.reads?.(i, context);
+    const keep = (u: Tensor): void => {
+      context.state[`u${i}`] = u;
+    };
+    let after: Tensor;
+    if (retain === 'block-inputs') {
+      // What runs again in backward does so for the tokens' sake alone.
+      if (a) keep(ops.lowRankProject(before, a));
+      after = checkpoint((input) => this.#block(i, input!, weight, options), [before]);
+    } else {
+      after = this.#block(i, before, weight, options, a && { a, keep });
+    }
     before.dispose();
     return hooks.afterBlock ? replace(after, hooks.afterBlock(i, after, context)) : after;
   }
@@ -269,13 +279,22 @@ export class Vit {
     z: Tensor,
     weight: (name: string) => Tensor | PackedWeight,
     { hooks, context }: ForwardOptions,
+    side?: { a: Tensor; keep(u: Tensor): void },
   ): Tensor {
     const plain = (name: string): Tensor => weight(name) as Tensor;
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
 
     const norm = (name: string, x: Tensor): Tensor => {
-      const y = ops.layerNorm(x, plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`), { eps });
+      const [gamma, beta] = [plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`)];
+      let y: Tensor;
+      if (side && name === 'norm1') {
+        const both = ops.layerNormProject(x, gamma, beta, side.a, { eps });
+        y = both.out;
+        side.keep(both.u);
+      } else {
+        y = ops.layerNorm(x, gamma, beta, { eps });
+      }
       return hooks.norm ? replace(y, hooks.norm(`${prefix}.${name}`, y, context)) : y;
     };
     const touched = (name: string): boolean =>

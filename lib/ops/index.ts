@@ -7,7 +7,7 @@ export { add, addInto_, cast, fill_, reshape, residualAdd, scale } from './eleme
 export { type FactorContractOptions, factorContract } from './factor';
 export { type GateOptions, gatedMix } from './gate';
 export { gelu } from './gelu';
-export { type LayerNormOptions, layerNorm } from './layer_norm';
+export { type LayerNormOptions, layerNorm, layerNormProject } from './layer_norm';
 export {
   type LinearAddOptions,
   type LinearOptions,
@@ -33,6 +33,6 @@ export {
 } from './random';
 export { relu } from './relu';
 export { scaleShift } from './scale_shift';
-export { type SideInjectOptions, sideInject } from './side_inject';
+export { type SideInjectOptions, sideInject, sideStep_ } from './side_inject';
 export { type SliceOptions, slice } from './slice';
 export { type SwishOptions, swish } from './swish';

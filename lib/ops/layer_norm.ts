@@ -1,6 +1,7 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
 import type { Tensor } from '../tensor';
+import { recordProject } from './low_rank';
 
 export interface LayerNormOptions {
   /** Added to the variance. Default 1e-6. */
@@ -20,7 +21,38 @@ export interface LayerNormOptions {
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, { eps = 1e-6 }: LayerNormOptions = {}): Tensor {
   const inputs = { x, weight, bias };
-  const { out, mean, rstd } = kernels.layerNormForward({ ...inputs, eps }, { save: needs(inputs) !== null });
+  return recordNorm(inputs, kernels.layerNormForward({ ...inputs, eps }, { save: needs(inputs) !== null }));
+}
+
+/**
+ * Layer normalisation, and what a side layer reads of the same rows: `out = layerNorm(x)` and `u = x a`, in one pass over x.
+ * @param x - [..., d], f32 or bf16
+ * @param weight - [d], f32
+ * @param bias - [d], f32
+ * @param a - [d, r], f32
+ * @returns out: [..., d], dtype of x; u: [..., r], f32
+ * Keeps for backward: what {@link layerNorm} and {@link lowRankProject} keep: x once, and two f32 numbers a row.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @see DTL, arXiv 2312.07856, eq. 5
+ * @example const { out, u } = ops.layerNormProject(z, weight, bias, a);
+ */
+export function layerNormProject(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  a: Tensor,
+  { eps = 1e-6 }: LayerNormOptions = {},
+): { out: Tensor; u: Tensor } {
+  const inputs = { x, weight, bias };
+  const { u, ...norm } = kernels.layerNormProjectForward({ ...inputs, a, eps }, { save: needs(inputs) !== null });
+  return { out: recordNorm(inputs, norm), u: recordProject({ z: x, a }, u) };
+}
+
+function recordNorm(
+  inputs: { x: Tensor; weight: Tensor; bias: Tensor },
+  { out, mean, rstd }: { out: Tensor; mean?: Tensor; rstd?: Tensor },
+): Tensor {
+  const { x, weight } = inputs;
   return record('layerNorm', inputs, out, {
     saved: { x, weight },
     state: { mean, rstd },

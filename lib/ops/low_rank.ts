@@ -1,4 +1,4 @@
-import { needs, record } from '../autograd/tape';
+import { type BackwardContext, needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
 import { Tensor } from '../tensor';
 
@@ -73,10 +73,13 @@ export function lowRankAccumulate_(
  * @example const u = ops.lowRankProject(z, a);
  */
 export function lowRankProject(z: Tensor, a: Tensor): Tensor {
-  const inputs = { z, a };
-  const { u } = kernels.lowRankProjectForward(inputs);
+  return recordProject({ z, a }, kernels.lowRankProjectForward({ z, a }).u);
+}
+
+/** @internal Enters `u = z a`, which another pass over z has made. */
+export function recordProject(inputs: { z: Tensor; a: Tensor }, u: Tensor): Tensor {
   return record('lowRankProject', inputs, u, {
-    saved: { z, a },
+    saved: inputs,
     backward: ({ gradOut, saved, wanted, pending, accumulator }) => {
       const { gradZ } = kernels.lowRankProjectBackward(
         {
@@ -112,22 +115,29 @@ export function lowRankCombine_(h: Tensor, us: readonly Tensor[], cs: readonly T
   for (const [j, c] of cs.entries()) inputs[cNames[j]!] = c;
   return record('lowRankCombine_', inputs, out, {
     saved: inputs,
-    backward: ({ gradOut, saved, wanted, accumulator }) => {
-      // The kernel wants gradients of one kind for all blocks or for none: a few that nobody asked for are thrown away.
-      const gradients = (names: string[]): Tensor[] | undefined => {
-        if (!names.some((name) => wanted[name])) return undefined;
-        return names.map(
-          (name) => accumulator(name) ?? Tensor.zeros(gradOut.device, saved[name]!.shape, { kind: 'gradients' }),
-        );
-      };
-      kernels.lowRankCombineBackward({
-        gradH: gradOut,
-        u: uNames.map((name) => saved[name]!),
-        c: cNames.map((name) => saved[name]!),
-        gradU: gradients(uNames),
-        gradC: gradients(cNames),
-      });
+    backward: (context) => {
+      combineBackward(context.gradOut, context, uNames, cNames);
       return {};
     },
   });
+}
+
+/** @internal Adds to the gradients of the inputs `uNames` and `cNames` what comes to them from that of h. */
+export function combineBackward(
+  gradH: Tensor,
+  { saved, wanted, accumulator }: Pick<BackwardContext, 'saved' | 'wanted' | 'accumulator'>,
+  uNames: string[],
+  cNames: string[],
+): void {
+  // The kernel wants gradients of one kind for all blocks or for none: a few that nobody asked for are thrown away.
+  const gradients = (names: string[]): Tensor[] | undefined => {
+    if (!names.some((name) => wanted[name])) return undefined;
+    return names.map(
+      (name) => accumulator(name) ?? Tensor.zeros(gradH.device, saved[name]!.shape, { kind: 'gradients' }),
+    );
+  };
+  const [gradU, gradC] = [gradients(uNames), gradients(cNames)];
+  if (!gradU && !gradC) return;
+  const [u, c] = [uNames, cNames].map((names) => names.map((name) => saved[name]!)) as [Tensor[], Tensor[]];
+  kernels.lowRankCombineBackward({ gradH, u, c, gradU, gradC });
 }

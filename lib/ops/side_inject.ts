@@ -1,6 +1,7 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
 import type { Tensor } from '../tensor';
+import { combineBackward } from './low_rank';
 
 export interface SideInjectOptions {
   /** β of θ(x) = x·sigmoid(βx). Default 100. */
@@ -46,4 +47,64 @@ export function sideInject(z: Tensor, h: Tensor, { weight, ...options }: SideInj
       return { z: gradOut, h: gradH };
     },
   });
+}
+
+/**
+ * What DTL's side network does at a block, in one pass over h and z: it takes up what the block's side layer read, in place, and injects:
+ * `h ← h + u c`, `out = z + g(θ(h))`.
+ * @param z - [..., d], f32 or bf16; with `weight` [B, prefixTokens + rows·columns, d]
+ * @param h - shape of z, f32; changed
+ * @param u - [..., r], f32: `z a` of {@link layerNormProject} or {@link lowRankProject}
+ * @param c - [r, d], f32
+ * @returns out: shape and dtype of z; h: a handle on h after the change; use it instead of h from here on
+ * Keeps for backward: u, and h itself, no copy: backward walks h back in the pass in which it reads it.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @see DTL, arXiv 2312.07856, eq. 5 and 7–9
+ * @example const { out, h: next } = ops.sideStep_(z, h, u, c, { beta: 100 });
+ */
+export function sideStep_(
+  z: Tensor,
+  h: Tensor,
+  u: Tensor,
+  c: Tensor,
+  { weight, ...options }: SideInjectOptions = {},
+): { out: Tensor; h: Tensor } {
+  const inputs = { z, h, u, c, weight };
+  const needed = needs(inputs);
+  const walksBack = needed && (needed.h || needed.u || needed.c || needed.weight);
+  const version = walksBack ? h.version : 0;
+  const { out } = kernels.sideStepForward({ ...inputs, ...options });
+  const after = h.alias();
+  record('sideStep_', inputs, [out, after], {
+    saved: walksBack ? { h: after, u, c, weight } : {},
+    ...(walksBack
+      ? {
+          undo: {
+            buffer: after,
+            version,
+            keep: { u, c },
+            run: (kept, buffer) => void kernels.lowRankUndo({ h: buffer, u: kept.u!, c: kept.c! }),
+          },
+        }
+      : {}),
+    backward: (context) => {
+      const { saved, accumulator, undone } = context;
+      const [gradOut, later] = context.grads;
+      if (!walksBack) return { z: gradOut };
+      let gradH = later!;
+      // Where nobody reads `out`, there is h's gradient and nothing to add to it.
+      if (gradOut) {
+        const [side, gradWeight] = [
+          saved as { h: Tensor; u: Tensor; c: Tensor; weight?: Tensor },
+          accumulator('weight'),
+        ];
+        const args = { gradOut, ...side, residual: later, gradWeight, ...options };
+        gradH = kernels.sideStepBackward(args, { kind: 'gradients' }).gradH;
+        undone();
+      }
+      combineBackward(gradH, context, ['u'], ['c']);
+      return { z: gradOut, h: gradH };
+    },
+  });
+  return { out, h: after };
 }

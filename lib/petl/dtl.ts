@@ -1,5 +1,6 @@
 import type { Vit } from '../models';
 import * as ops from '../ops';
+import type { Tensor } from '../tensor';
 import { checkFinite, checkWhole, define } from './method';
 
 /** Options of DTL and DTL+. */
@@ -48,31 +49,29 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
       return Object.fromEntries(layers);
     },
 
-    // h_{i+1} = h_i + z_i a_i c_i, in the one buffer that all layers and steps share (eq. 5). Nobody reads h before block M's output is
-    // changed: up to there u_i = z_i a_i is carried along, and h_{M+1} is formed at once.
-    beforeBlock: (i, z, p, { state, batch, buffer, backbone: { tokens, config } }, { startBlock }) => {
-      const a = p[`side.${i - 1}.a`]!;
-      if (i > startBlock) {
-        state.h = ops.lowRankAccumulate_(state.h!, z, a, p[`side.${i - 1}.c`]!);
-        return z;
-      }
-      state[`u${i}`] = ops.lowRankProject(z, a);
-      if (i < startBlock) return z;
-      const us = Array.from({ length: startBlock }, (_, j) => state[`u${j + 1}`]!);
-      const cs = us.map((_, j) => p[`side.${j}.c`]!);
-      state.h = ops.lowRankCombine_(buffer('h', [batch, tokens, config.dim]), us, cs);
-      for (const [j, u] of us.entries()) {
-        u.dispose();
-        delete state[`u${j + 1}`];
-      }
-      return z;
-    },
+    // u_i = z_i a_i
+    reads: (i, p) => p[`side.${i - 1}.a`],
 
-    // z'_{i+1} = z_{i+1} + g(θ(h_{i+1})) for i ≥ M (eq. 7–9).
-    afterBlock: (i, z, p, { state, backbone: { grid, prefixTokens } }, { startBlock, beta }) => {
+    // h_{i+1} = h_i + u_i c_i (eq. 5), in the one buffer that all blocks and steps share; z'_{i+1} = z_{i+1} + g(θ(h_{i+1})) for
+    // i ≥ M (eq. 7–9). Nobody reads h before block M's output is changed: up to there u_i is carried along, and h_{M+1} is formed at once.
+    afterBlock: (i, z, p, { state, batch, buffer, backbone }, { startBlock, beta }) => {
       if (i < startBlock) return z;
+      const { tokens, config, grid, prefixTokens } = backbone;
       const weight = p['side.conv.weight'];
-      return ops.sideInject(z, state.h!, weight ? { beta, weight, grid, prefixTokens } : { beta });
+      const inject = weight ? { beta, weight, grid, prefixTokens } : { beta };
+      const blocks = i === startBlock ? Array.from({ length: i }, (_, j) => j + 1) : [i];
+      const us = blocks.map((j) => state[`u${j}`]!);
+      const cs = blocks.map((j) => p[`side.${j - 1}.c`]!);
+      let out: Tensor;
+      if (i === startBlock) {
+        state.h = ops.lowRankCombine_(buffer('h', [batch, tokens, config.dim]), us, cs);
+        out = ops.sideInject(z, state.h, inject);
+      } else {
+        ({ out, h: state.h } = ops.sideStep_(z, state.h!, us[0]!, cs[0]!, inject));
+      }
+      for (const u of us) u.dispose();
+      for (const j of blocks) delete state[`u${j}`];
+      return out;
     },
 
     // The authors' names and layouts: Linear weights [r, d] and [d, r] where we have a [d, r] and c [r, d].

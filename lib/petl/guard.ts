@@ -11,7 +11,7 @@ type Hook = Exclude<keyof Hooks, 'touches'>;
 const free: readonly Hook[] = ['tokens', 'beforeBlock', 'afterBlock', 'features'];
 
 /** Which argument of a hook is the tensor whose place the result takes. */
-const given: Record<Hook, number> = {
+const given: Record<Exclude<Hook, 'reads'>, number> = {
   patches: 0,
   tokens: 0,
   beforeBlock: 1,
@@ -40,7 +40,7 @@ export function guarded(
   method: string,
   hook: Hook,
   body: (args: readonly unknown[], context: ForwardContext) => unknown,
-): (...args: unknown[]) => Tensor {
+): (...args: unknown[]) => Tensor | undefined {
   return (...all) => {
     const context = all.at(-1) as ForwardContext;
     const args = all.slice(0, -1);
@@ -61,6 +61,7 @@ export function guarded(
       error.message = `petl.${method}, hook '${hook}'${placeOf(args)}: ${error.message}`;
       throw error;
     }
+    if (hook === 'reads' && result === undefined) return undefined;
     if (!(result instanceof Tensor)) {
       return fail(`returned ${result instanceof Promise ? 'a promise' : String(result)}, expected a tensor`, {
         got: typeof result,
@@ -68,6 +69,12 @@ export function guarded(
       });
     }
     if (result.disposed) return fail('returned a tensor that it had disposed', { got: 'a disposed tensor' });
+    if (hook === 'reads') {
+      const { dim } = context.backbone.config;
+      if (result.shape.length === 2 && result.shape[0] === dim && result.dtype === 'f32') return result;
+      const [got, expected] = [`[${result.shape.join(', ')}] ${result.dtype}`, `[${dim}, r] f32`];
+      return fail(`returned ${got}, expected ${expected}`, { got, expected });
+    }
     const before = args[given[hook]] as Tensor;
     const [from, to] = [before.shape, result.shape];
     const rows = free.includes(hook) && to.length === 3 ? to[1]! : from[1];

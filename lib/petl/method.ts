@@ -30,6 +30,8 @@ export interface MethodDefinition<Options> {
   patches?(x: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   tokens?(z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   beforeBlock?(i: number, z: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
+  /** May leave a block out: undefined. */
+  reads?(i: number, p: Parameters, context: ForwardContext, options: Options): Tensor | undefined;
   norm?(name: string, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   linear?(name: string, x: Tensor, y: Tensor, p: Parameters, context: ForwardContext, options: Options): Tensor;
   /** Which linear layers `linear` is for; the others keep their fused kernels. Default: all. */
@@ -91,6 +93,7 @@ const hookNames = [
   'patches',
   'tokens',
   'beforeBlock',
+  'reads',
   'norm',
   'linear',
   'branch',
@@ -131,7 +134,7 @@ export function define<Options extends object>(
     definition.check?.(backbone, options);
     const hooks: Hooks = {};
     for (const hook of hookNames) {
-      const body = definition[hook] as ((...args: unknown[]) => Tensor) | undefined;
+      const body = definition[hook] as ((...args: unknown[]) => unknown) | undefined;
       if (!body) continue;
       // Hooks of the model end in the context; a method's own get the parameters before it and the options after it.
       (hooks as Record<string, unknown>)[hook] = guarded(name, hook, (args, context) =>

@@ -16,8 +16,8 @@ namespace {
 template <class T>
 struct Result {
   T* data;
-  HWY_INLINE void operator()(int64_t place, size_t left, V result) const { store_upto(result, data + place, left); }
-  HWY_INLINE void prefetch(int64_t place, int64_t count) const { HWY_NAMESPACE::prefetch(data + place, count); }
+  HWY_INLINE void operator()(Place place, size_t left, V result) const { store_upto(result, data + place.number, left); }
+  HWY_INLINE void prefetch(int64_t number, int64_t count) const { HWY_NAMESPACE::prefetch(data + number, count); }
 };
 
 template <class T>

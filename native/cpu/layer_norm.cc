@@ -3,6 +3,7 @@
 #include "hwy/foreach_target.h"
 // clang-format off
 #include "hwy/highway.h"
+#include "low_rank-inl.h"
 #include "math-inl.h"
 // clang-format on
 
@@ -80,14 +81,33 @@ void parameter_gradient_rows(const T* grad_out, const T* x, const float* mean, c
   }
 }
 
+template <class T, class Arguments>
+void normalise(const Arguments& k, int64_t row) {
+  const int64_t d = k.x.dim(-1);
+  normalise_row(k.x.template as<T>() + row * d, k.weight.template as<float>(), k.bias.template as<float>(), k.eps, d,
+                k.out.template as<T>() + row * d, k.mean ? k.mean.template as<float>() + row : nullptr,
+                k.rstd ? k.rstd.template as<float>() + row : nullptr);
+}
+
 template <class T>
 void forward(const Cpu& cpu, const LayerNormForward& k) {
-  const int64_t d = k.x.dim(-1);
   parallel_ranges(cpu, k.x.rows(), 8, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row++) {
-      normalise_row(k.x.as<T>() + row * d, k.weight.as<float>(), k.bias.as<float>(), k.eps, d, k.out.as<T>() + row * d,
-                    k.mean ? k.mean.as<float>() + row : nullptr, k.rstd ? k.rstd.as<float>() + row : nullptr);
-    }
+    for (int64_t row = begin; row < end; row++) normalise<T>(k, row);
+  });
+}
+
+// A tile of rows comes to L1 for its products with a, and is normalised from there.
+template <class T>
+void project_forward(const Cpu& cpu, const LayerNormProjectForward& k, Workspace scratch) {
+  const int64_t d = k.a.dim(0), r = k.a.dim(1);
+  float* a = scratch.take<float>(r * d);
+  transpose(k.a.as<float>(), d, r, a);
+  parallel_ranges(cpu, k.x.rows(), 8, [&](int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
+      constexpr int kRows = decltype(tile)::value;
+      row_products<kRows>(k.x.as<T>() + row * d, a, r, d, k.u.as<float>() + row * r);
+      for (int i = 0; i < kRows; i++) normalise<T>(k, row + i);
+    });
   });
 }
 
@@ -123,6 +143,9 @@ void backward(const Cpu& cpu, const LayerNormBackward& k, Workspace scratch) {
 void layer_norm_forward(const Cpu& cpu, const LayerNormForward& k) {
   k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k) : forward<float>(cpu, k);
 }
+void layer_norm_project_forward(const Cpu& cpu, const LayerNormProjectForward& k, Workspace scratch) {
+  k.x.dtype == DType::bf16 ? project_forward<bf16_t>(cpu, k, scratch) : project_forward<float>(cpu, k, scratch);
+}
 void layer_norm_backward(const Cpu& cpu, const LayerNormBackward& k, Workspace scratch) {
   k.x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, scratch) : backward<float>(cpu, k, scratch);
 }
@@ -135,17 +158,23 @@ HWY_AFTER_NAMESPACE();
 namespace sidetune::cpu {
 
 HWY_EXPORT(layer_norm_forward);
+HWY_EXPORT(layer_norm_project_forward);
 HWY_EXPORT(layer_norm_backward);
 
 void run(Cpu& cpu, const LayerNormForward& k, Workspace) { HWY_DYNAMIC_DISPATCH(layer_norm_forward)(cpu, k); }
+void run(Cpu& cpu, const LayerNormProjectForward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(layer_norm_project_forward)(cpu, k, scratch);
+}
 void run(Cpu& cpu, const LayerNormBackward& k, Workspace scratch) { HWY_DYNAMIC_DISPATCH(layer_norm_backward)(cpu, k, scratch); }
 
+int64_t workspace(Cpu&, const LayerNormProjectForward& k) { return Workspace::aligned<float>(k.a.size()); }
 int64_t workspace(Cpu&, const LayerNormBackward& k) {
   const int64_t sums = (k.grad_weight ? 1 : 0) + (k.grad_bias ? 1 : 0);
   return sums * Workspace::aligned<float>(group_count(k.x.rows()) * k.x.dim(-1));
 }
 
 SIDETUNE_CPU_KERNEL(LayerNormForward)
+SIDETUNE_CPU_KERNEL(LayerNormProjectForward)
 SIDETUNE_CPU_KERNEL(LayerNormBackward)
 
 }  // namespace sidetune::cpu

@@ -2,10 +2,11 @@
 // and the results taken by a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside
 // foreach_target files only, after math-inl.h.
 //
-//   Source: V operator()(int64_t place, size_t left) const             void prefetch(int64_t place, int64_t count) const
-//   Sink: void operator()(int64_t place, size_t left, V result) const    void prefetch(int64_t place, int64_t count) const
+//   Source: V operator()(Place place, size_t left) const             void prefetch(int64_t number, int64_t count) const
+//   Sink: void operator()(Place place, size_t left, V result) const    void prefetch(int64_t number, int64_t count) const
 //
-// `place` counts numbers from the tensor's start, `left` says how many of a vector's numbers exist if that is less than all.
+// `left` says how many of a vector's numbers exist if that is less than all. A source is asked for each number once, and before
+// the sink gets the result of the same place.
 //
 // Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache,
 // [vector][row][column][lane], with zeros left and right: the inner loops run along columns with unit stride and know no edges.
@@ -44,12 +45,20 @@ HWY_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += 64 / sizeof(T)) hwy::Prefetch(p + i);
 }
 
+// Where a vector stands: its token, counted over all images, its first channel, and what `number` that is from the tensor's
+// start.
+struct Place {
+  int64_t token, channel, number;
+  HWY_INLINE Place(const PatchGrid& g, int64_t token, int64_t channel)
+      : token(token), channel(channel), number(token * g.channels + channel) {}
+};
+
 // The source that reads a tensor.
 template <class T>
 struct Numbers {
   const T* data;
-  HWY_INLINE V operator()(int64_t place, size_t left) const { return load_upto(data + place, left); }
-  HWY_INLINE void prefetch(int64_t place, int64_t count) const { HWY_NAMESPACE::prefetch(data + place, count); }
+  HWY_INLINE V operator()(Place place, size_t left) const { return load_upto(data + place.number, left); }
+  HWY_INLINE void prefetch(int64_t number, int64_t count) const { HWY_NAMESPACE::prefetch(data + number, count); }
 };
 
 // One piece of work: channels [first, first + count) of an image.
@@ -72,18 +81,19 @@ struct Ring {
     filled = 0;
     memset(data, 0, vectors * side * slot_size() * sizeof(float));
   }
-  // Computes rows up to `row_count` and calls upcoming(place) at each patch: the sink's turn will come there.
+  // Computes rows up to `row_count` and calls upcoming(number) at each patch: the sink's turn will come there.
   template <class Source, class Upcoming>
   void fill_to(int64_t row_count, const PatchGrid& g, const ChannelBlock& block, const Source& source, const Upcoming& upcoming) {
     for (row_count = std::min(row_count, g.rows); filled < row_count; filled++) {
       const int64_t slot = filled % side, first_token = block.image * g.tokens() + g.prefix + filled * g.columns;
       for (int64_t x = 0; x < g.columns; x++) {
-        const int64_t place = (first_token + x) * g.channels + block.first;
-        if (filled + 1 < g.rows) source.prefetch(place + g.columns * g.channels, block.count);
-        upcoming(place);
+        const int64_t number = (first_token + x) * g.channels + block.first;
+        if (filled + 1 < g.rows) source.prefetch(number + g.columns * g.channels, block.count);
+        upcoming(number);
         for (int64_t v = 0; v < block.vectors(); v++) {
           const int64_t channel = v * lanes();
-          store(source(place + channel, block.count - channel), at(v, slot) + (margin + x) * lanes());
+          store(source(Place(g, first_token + x, block.first + channel), block.count - channel),
+                at(v, slot) + (margin + x) * lanes());
         }
       }
     }
@@ -103,7 +113,7 @@ struct RowTaps {
 // known at run time only.
 template <int kSide, int kColumns, class Sink>
 HWY_INLINE void convolve_columns(const PatchGrid& g, const Ring& ring, const RowTaps& taps, const float* HWY_RESTRICT kernel,
-                                 int64_t v, int64_t x, int64_t place, size_t left, const Sink& sink) {
+                                 int64_t v, int64_t x, int64_t token, int64_t channel, size_t left, const Sink& sink) {
   const int64_t side = kSide ? kSide : g.side, step = lanes();
   V sums[kColumns];
   HWY_UNROLL(8)
@@ -118,7 +128,7 @@ HWY_INLINE void convolve_columns(const PatchGrid& g, const Ring& ring, const Row
     }
   }
   HWY_UNROLL(8)
-  for (int p = 0; p < kColumns; p++) sink(place + p * g.channels, left, sums[p]);
+  for (int p = 0; p < kColumns; p++) sink(Place(g, token + p, channel), left, sums[p]);
 }
 
 // Row y of the convolution of a ring.
@@ -130,10 +140,10 @@ HWY_INLINE void convolve_row(const PatchGrid& g, const ChannelBlock& block, cons
   for (int64_t v = 0; v < block.vectors(); v++) {
     const int64_t channel = block.first + v * lanes(), left = block.first + block.count - channel;
     const float* kernel = weight + channel * g.taps();
-    int64_t x = 0, place = first_token * g.channels + channel;
-    for (; x + PatchGrid::kColumns <= g.columns; x += PatchGrid::kColumns, place += PatchGrid::kColumns * g.channels)
-      convolve_columns<kSide, PatchGrid::kColumns>(g, ring, taps, kernel, v, x, place, left, sink);
-    for (; x < g.columns; x++, place += g.channels) convolve_columns<kSide, 1>(g, ring, taps, kernel, v, x, place, left, sink);
+    int64_t x = 0;
+    for (; x + PatchGrid::kColumns <= g.columns; x += PatchGrid::kColumns)
+      convolve_columns<kSide, PatchGrid::kColumns>(g, ring, taps, kernel, v, x, first_token + x, channel, left, sink);
+    for (; x < g.columns; x++) convolve_columns<kSide, 1>(g, ring, taps, kernel, v, x, first_token + x, channel, left, sink);
   }
 }
 
@@ -208,8 +218,10 @@ inline ChannelBlock block_of(const PatchGrid& g, int64_t image, int64_t block) {
 template <class Source, class Sink>
 void pass_prefix(const PatchGrid& g, const ChannelBlock& block, const Source& source, const Sink& sink) {
   for (int64_t token = 0; token < g.prefix; token++) {
-    const int64_t place = (block.image * g.tokens() + token) * g.channels + block.first;
-    for (int64_t c = 0; c < block.count; c += lanes()) sink(place + c, block.count - c, source(place + c, block.count - c));
+    for (int64_t c = 0; c < block.count; c += lanes()) {
+      const Place place(g, block.image * g.tokens() + token, block.first + c);
+      sink(place, block.count - c, source(place, block.count - c));
+    }
   }
 }
 
@@ -227,7 +239,7 @@ void convolve(const Cpu& cpu, const PatchGrid& g, const float* weight, Workspace
       ring.start(block.vectors());
       pass_prefix(g, block, source, sink);
       for (int64_t y = 0; y < g.rows; y++) {
-        ring.fill_to(y - g.before() + g.side, g, block, source, [&](int64_t place) { sink.prefetch(place, block.count); });
+        ring.fill_to(y - g.before() + g.side, g, block, source, [&](int64_t number) { sink.prefetch(number, block.count); });
         convolve_row<decltype(side)::value>(g, block, ring, packed, y, sink);
       }
     });
@@ -258,8 +270,8 @@ void convolve_backward(const Cpu& cpu, const PatchGrid& g, const float* weight, 
         if (sums) values.start(block.vectors());
         if (wants_input) pass_prefix(g, block, gradient, sink);
         for (int64_t y = 0; y < g.rows; y++) {
-          gradients.fill_to(y - after + g.side, g, block, gradient, [&](int64_t place) {
-            if (wants_input) sink.prefetch(place, block.count);
+          gradients.fill_to(y - after + g.side, g, block, gradient, [&](int64_t number) {
+            if (wants_input) sink.prefetch(number, block.count);
           });
           if (sums) {
             values.fill_to(y - g.before() + g.side, g, block, value, [](int64_t) {});

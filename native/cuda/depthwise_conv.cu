@@ -10,12 +10,12 @@ struct Read {
   static constexpr bool kIsRaw = true;
   const T* data;
   template <int V>
-  __device__ Numbers<V> at(int64_t place) const {
-    return load<V>(data + place);
+  __device__ Numbers<V> at(const Place& place) const {
+    return load<V>(data + place.number);
   }
   template <int V>
-  __device__ Numbers<V> raw(int64_t place) const {
-    return load<V>(data + place);
+  __device__ Numbers<V> raw(const Place& place) const {
+    return load<V>(data + place.number);
   }
 };
 
@@ -23,12 +23,12 @@ template <class T>
 struct Write {
   T* data;
   template <int V>
-  __device__ void put(int64_t place, const Numbers<V>& result) const {
-    store(data + place, result);
+  __device__ void put(const Place& place, const Numbers<V>& result) const {
+    store(data + place.number, result);
   }
   template <int V>
-  __device__ void put(int64_t place, const Numbers<V>& result, const Numbers<V>&) const {
-    store(data + place, result);
+  __device__ void put(const Place& place, const Numbers<V>& result, const Numbers<V>&) const {
+    store(data + place.number, result);
   }
 };
 

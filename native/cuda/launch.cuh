@@ -39,6 +39,7 @@ void launch(Cuda& cuda, void (*kernel)(Parameters...), const Grid& grid, Argumen
 }
 
 constexpr int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
+constexpr int64_t round_up(int64_t count, int64_t to) { return divide_up(count, to) * to; }
 
 // One axis of blocks for `items` units of work, `per_block` at a time. Kernels walk on by the grid's size, so no count is too
 // large; more blocks than a few waves would only be started and ended.

@@ -1,6 +1,6 @@
 #include "../layer_norm.h"
 
-#include "launch.cuh"
+#include "low_rank.cuh"
 #include "reduce.cuh"
 #include "shared.cuh"
 #include "vector.cuh"
@@ -9,23 +9,77 @@
 namespace sidetune::cuda {
 namespace {
 
+struct NormArguments {
+  const float *weight, *bias;
+  float *mean, *rstd;
+  int64_t rows;
+  int d;
+  float eps;
+  bool cached;
+};
+
+// What a side layer reads of the rows, u = x a, `ranks` products at a time.
+struct Projection {
+  const float* a = nullptr;
+  int64_t r = 0, padded = 0;
+  const float* factors = nullptr;  // a laid out as [padded, d]; null: in shared memory
+  float* u = nullptr;
+};
+
+template <int V, int kRanks>
+__device__ void add_products(const Numbers<V>& numbers, const float* factors, int d, float (&products)[kRanks]) {
+#pragma unroll
+  for (int j = 0; j < kRanks; j++) {
+    const Numbers<V> factor = load<V>(factors + j * d);
+#pragma unroll
+    for (int i = 0; i < V; i++) products[j] = fmaf(numbers[i], factor[i], products[j]);
+  }
+}
+template <int kRanks>
+__device__ void put_products(float (&products)[kRanks], const Projection& read, int64_t row, int64_t first) {
+#pragma unroll
+  for (int j = 0; j < kRanks; j++) {
+    const float total = warp_sum(products[j]);
+    if (lane() == j && first + j < read.r) read.u[row * read.r + first + j] = total;
+    products[j] = 0;
+  }
+}
+
 // A warp owns a row. The row is read once from memory: `cache` (d floats a warp of shared memory; null where a row is too long)
-// serves the second and third look at it. A lane reads back what it wrote itself, so no barrier is needed.
-template <class T, int V>
-__global__ void layer_norm_forward(const T* x, const float* weight, const float* bias, T* out, float* mean, float* rstd,
-                                   int64_t rows, int d, float eps, bool cached) {
+// serves the other looks at it. A lane reads back what it wrote itself, so no barrier is needed. With kRanks of 0 nobody else
+// reads.
+template <class T, int V, int kRanks>
+__global__ void layer_norm_forward(const T* x, T* out, const NormArguments k, const Projection read) {
   SharedMemory shared;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  float* cache = cached ? shared.take<float>(static_cast<int64_t>(warps) * d) + warp() * d : nullptr;
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * warps + warp(); row < rows;
+  const int warps = static_cast<int>(blockDim.x) / kWarp, d = k.d;
+  float* cache = k.cached ? shared.take<float>(static_cast<int64_t>(warps) * d) + warp() * d : nullptr;
+  const float* factors = read.factors;
+  if constexpr (kRanks > 0) {
+    if (!factors) {
+      float* own = shared.take<float>(read.padded * d);
+      take_projection(read.a, read.r, d, read.padded, threadIdx.x, blockDim.x, own);
+      factors = own;
+      __syncthreads();
+    }
+  }
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * warps + warp(); row < k.rows;
        row += static_cast<int64_t>(gridDim.x) * warps) {
     const T* from = x + row * d;
     const auto at = [&](int column) { return cache ? load<V>(cache + column) : load<V>(from + column); };
-    float sum = 0;
+    float sum = 0, products[kRanks ? kRanks : 1] = {};
     for (int column = lane() * V; column < d; column += kWarp * V) {
       const Numbers<V> numbers = load<V>(from + column);
       for (int i = 0; i < V; i++) sum += numbers[i];
+      if constexpr (kRanks > 0) add_products(numbers, factors + column, d, products);
       if (cache) store(cache + column, numbers);
+    }
+    if constexpr (kRanks > 0) {
+      put_products(products, read, row, 0);
+      for (int64_t first = kRanks; first < read.r; first += kRanks) {
+        for (int column = lane() * V; column < d; column += kWarp * V)
+          add_products(at(column), factors + first * d + column, d, products);
+        put_products(products, read, row, first);
+      }
     }
     const float center = warp_sum(sum) / static_cast<float>(d);
     float squares = 0;
@@ -33,16 +87,16 @@ __global__ void layer_norm_forward(const T* x, const float* weight, const float*
       const Numbers<V> numbers = at(column);
       for (int i = 0; i < V; i++) squares += (numbers[i] - center) * (numbers[i] - center);
     }
-    const float scale = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(d) + eps);
+    const float scale = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(d) + k.eps);
     for (int column = lane() * V; column < d; column += kWarp * V) {
       Numbers<V> numbers = at(column);
-      const Numbers<V> w = load<V>(weight + column), b = load<V>(bias + column);
+      const Numbers<V> w = load<V>(k.weight + column), b = load<V>(k.bias + column);
       for (int i = 0; i < V; i++) numbers[i] = (numbers[i] - center) * scale * w[i] + b[i];
       store(out + row * d + column, numbers);
     }
     if (lane() == 0) {
-      if (mean) mean[row] = center;
-      if (rstd) rstd[row] = scale;
+      if (k.mean) k.mean[row] = center;
+      if (k.rstd) k.rstd[row] = scale;
     }
   }
 }
@@ -108,22 +162,70 @@ __global__ void layer_norm_backward(const T* grad_out, const T* x, const float* 
   }
 }
 
+template <class Arguments>
+NormArguments arguments_of(const Arguments& k) {
+  return {k.weight.template as<const float>(),
+          k.bias.template as<const float>(),
+          k.mean.template as<float>(),
+          k.rstd.template as<float>(),
+          k.x.rows(),
+          static_cast<int>(k.x.dim(-1)),
+          k.eps,
+          false};
+}
+
+// Eight rows a block, fewer where rows are long. Returns what the rows' cache takes.
+int64_t plan_cache(int64_t most, NormArguments& arguments, int& warps) {
+  const int64_t row_bytes = shared_bytes<float>(arguments.d), fit = most / row_bytes;
+  arguments.cached = fit > 0;
+  warps = static_cast<int>(fit > 0 ? std::min<int64_t>(fit, 8) : 8);
+  return arguments.cached ? warps * row_bytes : 0;
+}
+
 }  // namespace
 
 void run(Cuda& cuda, const LayerNormForward& k, Workspace) {
-  const int64_t rows = k.x.rows();
-  const int d = static_cast<int>(k.x.dim(-1));
-  // Eight rows a block, fewer where rows are long.
-  const int64_t row_bytes = shared_bytes<float>(d), fit = cuda.properties.shared_bytes / row_bytes;
-  const bool cached = fit > 0;
-  const int warps = static_cast<int>(cached ? std::min<int64_t>(fit, 8) : 8);
+  NormArguments arguments = arguments_of(k);
+  int warps = 0;
+  const int64_t bytes = plan_cache(cuda.properties.shared_bytes, arguments, warps);
+  const Grid grid{blocks_for(cuda.properties, arguments.rows, warps), warps * kWarp, bytes};
+  dispatch(k.x.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    dispatch_width(arguments.d, [&](auto width) {
+      launch(cuda, layer_norm_forward<T, width.value, 0>, grid, k.x.as<const T>(), k.out.as<T>(), arguments, Projection());
+    });
+  });
+}
+
+constexpr int64_t kMostAtOnce = 8;
+int64_t workspace(Cuda&, const LayerNormProjectForward& k) {
+  return Workspace::aligned<float>(round_up(k.a.dim(1), kMostAtOnce) * k.a.dim(0));
+}
+
+void run(Cuda& cuda, const LayerNormProjectForward& k, Workspace scratch) {
+  NormArguments arguments = arguments_of(k);
+  const int64_t r = k.a.dim(1), d = arguments.d;
+  if (arguments.rows == 0) return;
   dispatch(k.x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     dispatch_width(d, [&](auto width) {
-      launch(cuda, layer_norm_forward<T, width.value>,
-             {blocks_for(cuda.properties, rows, warps), warps * kWarp, cached ? warps * row_bytes : 0}, k.x.as<const T>(),
-             k.weight.as<const float>(), k.bias.as<const float>(), k.out.as<T>(), k.mean.as<float>(), k.rstd.as<float>(), rows, d,
-             k.eps, cached);
+      const auto run_with = [&](auto ranks) {
+        Projection read{k.a.as<const float>(), r, round_up(r, ranks.value), nullptr, k.u.as<float>()};
+        int warps = 0;
+        int64_t bytes = plan_cache(cuda.properties.shared_bytes, arguments, warps);
+        const int64_t factor_bytes = shared_bytes<float>(read.padded * d);
+        if (bytes + factor_bytes <= cuda.properties.most_shared_bytes) {
+          bytes += factor_bytes;
+        } else {
+          float* factors = scratch.take<float>(read.padded * d);
+          lay_out_factors(cuda, read.a, pair({}, r, {}, {}), d, read.padded, false, factors);
+          read.factors = factors;
+        }
+        // Few blocks, each of which lays out the factors for many rows.
+        const Grid grid{blocks_for(cuda.properties, arguments.rows, warps, 4), warps * kWarp, bytes};
+        launch(cuda, layer_norm_forward<T, width.value, ranks.value>, grid, k.x.as<const T>(), k.out.as<T>(), arguments, read);
+      };
+      r <= 2 ? run_with(Width<2>{}) : run_with(Width<kMostAtOnce>{});
     });
   });
 }
@@ -152,6 +254,7 @@ void run(Cuda& cuda, const LayerNormBackward& k, Workspace scratch) {
 }
 
 SIDETUNE_CUDA_KERNEL(LayerNormForward)
+SIDETUNE_CUDA_KERNEL(LayerNormProjectForward)
 SIDETUNE_CUDA_KERNEL(LayerNormBackward)
 
 }  // namespace sidetune::cuda

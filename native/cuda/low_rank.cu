@@ -1,149 +1,13 @@
-#include "low_rank.cuh"
-
-#include "shared.cuh"
+#include "low_rank_rows.cuh"
 
 namespace sidetune::cuda {
 namespace {
-
-constexpr int64_t kMostRanks = 256;  // whose coefficients of a tile of rows are kept in shared memory
-
-// a [d, r] as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
-__device__ void take_projection(const float* a, int64_t r, int64_t d, int64_t padded, int64_t thread, int64_t threads,
-                                float* to) {
-  for (int64_t j = 0; j < padded; j++) {
-    for (int64_t column = thread; column < d; column += threads) to[j * d + column] = j < r ? a[column * r + j] : 0.0f;
-  }
-}
 
 __global__ void take_factors_kernel(const float* a, const Pairs pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
   if (a) take_projection(a, pairs.r, d, padded, thread, threads, to);
   if (wants_c) take_factors(pairs, d, padded, thread, threads, to + (a ? padded * d : 0));
-}
-
-enum class Change { write, add, subtract };
-
-// h, h + u c or h − u c for a tile of rows; u is [ranks, kRows]. Going forth and back, u c is the same number.
-template <int V>
-__device__ void change_rows(Change change, const float* u, const float* factors, int64_t ranks, int count, int64_t d, float* h) {
-  for (int64_t column = lane() * V; column < d; column += kWarp * V) {
-    Numbers<V> old[kRows] = {}, totals[kRows] = {};
-#pragma unroll
-    for (int i = 0; i < kRows; i++) {
-      if (i < count && change != Change::write) old[i] = load<V>(h + i * d + column);
-    }
-#pragma unroll 2
-    for (int64_t j = 0; j < ranks; j++) {
-      const Numbers<V> factor = load<V>(factors + j * d + column);
-      const Numbers<kRows> coefficients = load<kRows>(u + j * kRows);
-#pragma unroll
-      for (int i = 0; i < kRows; i++) {
-#pragma unroll
-        for (int n = 0; n < V; n++) totals[i][n] = fmaf(coefficients[i], factor[n], totals[i][n]);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; i++) {
-      if (i >= count) continue;
-#pragma unroll
-      for (int n = 0; n < V; n++) {
-        if (change == Change::add) totals[i][n] = old[i][n] + totals[i][n];
-        if (change == Change::subtract) totals[i][n] = old[i][n] - totals[i][n];
-      }
-      store(h + i * d + column, totals[i]);
-    }
-  }
-}
-
-struct RowArguments {
-  Pairs pairs;
-  int64_t rows, d;
-  const float* a = nullptr;
-  float* u = nullptr;  // z a goes here, too
-  float* h = nullptr;  // changes by u c
-  Change change = Change::add;
-  int64_t padded = 0;              // ranks of factors that are laid out
-  const float* factors = nullptr;  // a and c; null: in shared memory
-  float* coefficients = nullptr;   // u by tiles; null: in shared memory
-};
-
-// A warp owns four rows at a time: u = z a where there is a z, else u is read; then h changes by u c. z, u and h are each read
-// and written once; factors come to shared memory once per block, and a tile's u is kept there, too.
-template <class T, int V, int kRanks>
-__global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments k) {
-  SharedMemory shared;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  const int64_t ranks = k.pairs.ranks(), size = k.padded * k.d;
-  const float *a = k.factors, *c = k.factors + (z ? size : 0);
-  if (!k.factors) {
-    float* own_a = z ? shared.take<float>(size) : nullptr;
-    float* own_c = k.h ? shared.take<float>(size) : nullptr;
-    if (z) take_projection(k.a, ranks, k.d, k.padded, threadIdx.x, blockDim.x, own_a);
-    if (k.h) take_factors(k.pairs, k.d, k.padded, threadIdx.x, blockDim.x, own_c);
-    a = own_a, c = own_c;
-    __syncthreads();
-  }
-  float* coefficients = k.coefficients ? nullptr : shared.take<float>(warps * ranks * kRows) + warp() * ranks * kRows;
-  const int64_t first_row = (static_cast<int64_t>(blockIdx.x) * warps + warp()) * kRows;
-  for (int64_t row = first_row; row < k.rows; row += static_cast<int64_t>(gridDim.x) * warps * kRows) {
-    const int count = k.rows - row < kRows ? static_cast<int>(k.rows - row) : kRows;
-    float* u = coefficients ? coefficients : k.coefficients + row * ranks;
-    if (z) {
-      for (int64_t first = 0; first < ranks; first += kRanks) {
-        float sums[kRows * kRanks] = {};
-        add_row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d, sums);
-        const float sum = warp_sums(sums);
-        const int64_t j = first + lane() / kRows, i = lane() % kRows;
-        if (lane() < kRows * kRanks && j < ranks) {
-          u[j * kRows + i] = sum;
-          if (k.u && i < count) k.u[(row + i) * ranks + j] = sum;
-        }
-      }
-    } else {
-      for (int64_t at = lane(); at < ranks * kRows; at += kWarp) {
-        const int64_t j = at / kRows, i = at % kRows;
-        u[at] = i < count ? k.pairs.u[j / k.pairs.r][(row + i) * k.pairs.r + j % k.pairs.r] : 0.0f;
-      }
-    }
-    if (!k.h) continue;
-    __syncwarp();
-    change_rows<V>(k.change, u, c, ranks, count, k.d, k.h + row * k.d);
-    __syncwarp();  // before the next tile's u
-  }
-}
-
-// Scratch of factors and coefficients that may not fit into shared memory.
-int64_t factor_floats(int64_t ranks, int64_t d) { return 2 * round_up(ranks, 8) * d; }
-int64_t row_workspace(int64_t rows, int64_t ranks, int64_t d) {
-  return Workspace::aligned<float>(factor_floats(ranks, d)) +
-         (ranks > kMostRanks ? Workspace::aligned<float>(round_up(rows, kRows) * ranks) : 0);
-}
-
-template <class T>
-void change_rows(Cuda& cuda, const T* z, RowArguments k, Workspace scratch) {
-  const int64_t ranks = k.pairs.ranks(), tiles = divide_up(k.rows, kRows), most = cuda.properties.most_shared_bytes;
-  if (tiles == 0 || k.d == 0) return;
-  float* factors = scratch.take<float>(factor_floats(ranks, k.d));
-  if (ranks > kMostRanks) k.coefficients = scratch.take<float>(round_up(k.rows, kRows) * ranks);
-  dispatch_ranks(k.d, ranks, [&](auto width, auto chunk) {
-    k.padded = round_up(ranks, chunk.value);
-    // More warps share a block's factors where there are rows enough for every multiprocessor.
-    const int64_t tile_bytes = k.coefficients ? 0 : ranks * kRows * sizeof(float);
-    int64_t warps = std::clamp<int64_t>(divide_up(tiles, cuda.properties.multiprocessors), 4, 16);
-    while (warps * tile_bytes > most) warps /= 2;
-    int64_t bytes = k.coefficients ? 0 : shared_bytes<float>(warps * ranks * kRows);
-    const int64_t factor_bytes =
-        (z ? 1 : 0) * shared_bytes<float>(k.padded * k.d) + (k.h ? 1 : 0) * shared_bytes<float>(k.padded * k.d);
-    if (bytes + factor_bytes <= most) {
-      bytes += factor_bytes;
-    } else {
-      lay_out_factors(cuda, z ? k.a : nullptr, k.pairs, k.d, k.padded, k.h != nullptr, factors);
-      k.factors = factors;
-    }
-    launch(cuda, row_kernel<T, width.value, chunk.value>,
-           {blocks_for(cuda.properties, tiles, warps, 2), static_cast<int>(warps) * kWarp, bytes}, z, k);
-  });
 }
 
 // Rows that a block sums, one tile after another. 24 for each rank keep what sums cost under a tenth of what the rows move; of
@@ -375,11 +239,10 @@ void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scra
   add_sums(cuda, k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
 }
 
-Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c) {
-  Pairs pairs;
-  pairs.count = 1, pairs.r = r;
-  pairs.u[0] = u.as<const float>(), pairs.c[0] = c.as<const float>(), pairs.grad_c[0] = grad_c.as<float>();
-  return pairs;
+void change_h(Cuda& cuda, const HChange& change, const Pairs& pairs, int64_t rows, int64_t d, Workspace scratch) {
+  RowArguments arguments{pairs, rows, d};
+  arguments.changes = true;
+  pass_rows<float>(cuda, nullptr, arguments, change, scratch);
 }
 
 }  // namespace
@@ -394,6 +257,13 @@ void add_sums(Cuda& cuda, const float* sums, int64_t groups, const Pairs& pairs,
   const int64_t numbers = ((grad_a ? 1 : 0) + (wants_c ? 1 : 0)) * pairs.ranks() * d;
   launch(cuda, add_sums_kernel, {blocks_for(cuda.properties, numbers, kWarp), kThreads, shared_bytes<float>(kThreads)}, sums,
          groups, pairs, grad_a, wants_c, d);
+}
+
+Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c) {
+  Pairs pairs;
+  pairs.count = 1, pairs.r = r;
+  pairs.u[0] = u.as<const float>(), pairs.c[0] = c.as<const float>(), pairs.grad_c[0] = grad_c.as<float>();
+  return pairs;
 }
 
 Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const TensorList& grad_u, const TensorList& grad_c) {
@@ -411,20 +281,18 @@ int64_t workspace(Cuda&, const LowRankAccumulateForward& k) { return row_workspa
 
 void run(Cuda& cuda, const LowRankAccumulateForward& k, Workspace scratch) {
   RowArguments rows{pair({}, k.c.dim(0), k.c, {}), k.z.rows(), k.z.dim(-1)};
-  rows.a = k.a.as<const float>(), rows.u = k.u.as<float>(), rows.h = k.h.as<float>();
-  rows.change = k.initialize ? Change::write : Change::add;
+  rows.a = k.a.as<const float>(), rows.u = k.u.as<float>(), rows.changes = true;
+  const HChange change{k.initialize ? HChange::write : HChange::add, k.h.as<float>()};
   dispatch(k.z.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    change_rows(cuda, k.z.as<const T>(), rows, scratch);
+    pass_rows(cuda, k.z.as<const T>(), rows, change, scratch);
   });
 }
 
 int64_t workspace(Cuda&, const LowRankUndo& k) { return row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1)); }
 
 void run(Cuda& cuda, const LowRankUndo& k, Workspace scratch) {
-  RowArguments rows{pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1)};
-  rows.h = k.h.as<float>(), rows.change = Change::subtract;
-  change_rows<float>(cuda, nullptr, rows, scratch);
+  change_h(cuda, HChange{HChange::subtract, k.h.as<float>()}, pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1), scratch);
 }
 
 int64_t workspace(Cuda&, const LowRankAccumulateBackward& k) {
@@ -449,7 +317,7 @@ void run(Cuda& cuda, const LowRankProjectForward& k, Workspace scratch) {
   rows.a = k.a.as<const float>(), rows.u = k.u.as<float>();
   dispatch(k.z.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    change_rows(cuda, k.z.as<const T>(), rows, scratch);
+    pass_rows(cuda, k.z.as<const T>(), rows, HChange(), scratch);
   });
 }
 
@@ -473,9 +341,8 @@ int64_t workspace(Cuda&, const LowRankCombineForward& k) { return row_workspace(
 // What one launch cannot take is added by the next.
 void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) {
   for (size_t first = 0; first < k.c.size(); first += Pairs::kMost) {
-    RowArguments rows{pairs_from(first, k.u, k.c, {}, {}), k.h.rows(), k.h.dim(-1)};
-    rows.h = k.h.as<float>(), rows.change = first == 0 ? Change::write : Change::add;
-    change_rows<float>(cuda, nullptr, rows, scratch);
+    const HChange change{first == 0 ? HChange::write : HChange::add, k.h.as<float>()};
+    change_h(cuda, change, pairs_from(first, k.u, k.c, {}, {}), k.h.rows(), k.h.dim(-1), scratch);
   }
 }
 

@@ -10,8 +10,6 @@ namespace sidetune::cuda {
 
 constexpr int kRows = 4;  // that a warp works off at a time: each load of a factor serves all of them
 
-constexpr int64_t round_up(int64_t count, int64_t to) { return divide_up(count, to) * to; }
-
 // The factors of a launch: u_j [rows, r] with c_j [r, d], one pair for each block of the network. Pairs stand one below the other
 // as one product of inner size count · r.
 struct Pairs {
@@ -28,7 +26,17 @@ struct Pairs {
 Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const TensorList& grad_u, const TensorList& grad_c);
 inline int64_t most_ranks(const TensorList& c) { return std::min<int64_t>(c.size(), Pairs::kMost) * c[0].dim(0); }
 
-// The pairs' c as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
+// One pair.
+Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c);
+
+// a [d, r] as [padded, d], with rows of zeros to the end. Threads of a block or of a grid share.
+__device__ inline void take_projection(const float* a, int64_t r, int64_t d, int64_t padded, int64_t thread, int64_t threads,
+                                       float* to) {
+  for (int64_t j = 0; j < padded; j++) {
+    for (int64_t column = thread; column < d; column += threads) to[j * d + column] = j < r ? a[column * r + j] : 0.0f;
+  }
+}
+// The pairs' c as [padded, d], the same way.
 __device__ inline void take_factors(const Pairs& pairs, int64_t d, int64_t padded, int64_t thread, int64_t threads, float* to) {
   for (int64_t j = 0; j < padded; j++) {
     const float* from = j < pairs.ranks() ? pairs.c[j / pairs.r] + j % pairs.r * d : nullptr;

@@ -3,8 +3,6 @@
 namespace sidetune::cuda {
 namespace {
 
-constexpr int64_t round_up(int64_t count, int64_t to) { return divide_up(count, to) * to; }
-
 // What a tile of so many rows and columns takes.
 struct TileMemory {
   const PatchGrid& grid;

@@ -1,15 +1,18 @@
 // Depthwise convolution over a grid of patches whose channels are innermost. The numbers that go in come from a source and the
 // results go to a sink, so that what surrounds the convolution costs no pass over memory of its own.
 //
-//   Source: template <int V> __device__ Numbers<V> at(int64_t place) const
-//   Sink: template <int V> __device__ void put(int64_t place, const Numbers<V>& result) const
+//   Source: template <int V> __device__ Numbers<V> at(const Place&) const
+//   Sink: template <int V> __device__ void put(const Place&, const Numbers<V>& result) const
 //
-// `place` counts numbers from the tensor's start. In the backward pass that also sums the gradient of the kernel, a value is kept
-// as it was read until the sink has seen it, and becomes the convolution's input only then:
+// In the backward pass that also sums the gradient of the kernel, a value is kept as it was read until the sink has seen it, and
+// becomes the convolution's input only then:
 //
-//   Value: a source with template <int V> __device__ Numbers<V> raw(int64_t place) const, which at() turns into
+//   Value: a source with template <int V> __device__ Numbers<V> raw(const Place&) const, which at() turns into
 //          Numbers<V> input(Numbers<V> raw) const, the same number where kIsRaw; input(0) is 0
-//   Sink: and put(int64_t place, const Numbers<V>& result, const Numbers<V>& raw) const
+//   Sink: and put(const Place&, const Numbers<V>& result, const Numbers<V>& raw) const
+//
+// Where reads_once says so, a source or value is asked for each number once, and before the sink gets the result of its place:
+// then they may change what they read.
 #pragma once
 
 #include "launch.cuh"
@@ -19,6 +22,11 @@
 
 namespace sidetune::cuda {
 
+// Where a vector stands: its token, counted over all images, its first channel, and what number that is from the tensor's start.
+struct Place {
+  int64_t token, channel, number;
+};
+
 // Tokens [images, prefix + rows·columns, channels]; kernels [channels, 1, side, side].
 struct PatchGrid {
   int64_t images, prefix, rows, columns, channels, side;
@@ -27,8 +35,9 @@ struct PatchGrid {
   __host__ __device__ int64_t taps() const { return side * side; }
   __host__ __device__ int64_t before() const { return (side - 1) / 2; }
   __host__ __device__ int64_t after() const { return side - 1 - before(); }
-  __device__ int64_t place(int64_t image, int64_t y, int64_t x) const {
-    return (image * tokens() + prefix + y * columns + x) * channels;
+  __device__ Place place_of(int64_t token, int64_t channel) const { return {token, channel, token * channels + channel}; }
+  __device__ Place place(int64_t image, int64_t y, int64_t x, int64_t channel) const {
+    return place_of(image * tokens() + prefix + y * columns + x, channel);
   }
 };
 
@@ -115,7 +124,7 @@ struct Window {
     for (int place = team.index; place < places; place += team.count) {
       const int64_t row = first_row + place / width, column = first_column + place % width;
       Numbers<V> numbers = {};
-      if (column >= 0 && column < g.columns) numbers = read(g.place(tile.image, row, column) + team.first + team.channel);
+      if (column >= 0 && column < g.columns) numbers = read(g.place(tile.image, row, column, team.first + team.channel));
       store(data + static_cast<int64_t>(place) * slice + team.channel, numbers);
     }
   }
@@ -217,7 +226,7 @@ __device__ void add_weight_gradient(const PatchGrid& g, const Tile& tile, const 
 template <int V, class Source, class Sink>
 __device__ void pass_prefix(const PatchGrid& g, int64_t image, const Team& team, const Source& source, const Sink& sink) {
   for (int64_t token = team.index; token < g.prefix; token += team.count) {
-    const int64_t place = (image * g.tokens() + token) * g.channels + team.first + team.channel;
+    const Place place = g.place_of(image * g.tokens() + token, team.first + team.channel);
     sink.put(place, source.template at<V>(place));
   }
 }
@@ -238,12 +247,12 @@ __global__ void __launch_bounds__(kPatchThreads, 2)
     const Team team = Team::of<V>(g, t, slice);
     const Window window(data, g, t, tile, margin);
     take_taps(g, t, slice, weight, flipped, taps);
-    if (!team.idle) window.fill<V>(g, tile, team, [&](int64_t place) { return source.template at<V>(place); });
+    if (!team.idle) window.fill<V>(g, tile, team, [&](const Place& place) { return source.template at<V>(place); });
     __syncthreads();
     if (!team.idle) {
       if (index == 0) pass_prefix<V>(g, image, team, source, sink);
       convolve_tile<V, kSide>(g, tile, team, window, taps, margin, [&](int y, int x, const Numbers<V>& result) {
-        sink.put(g.place(image, y, x) + team.first + team.channel, result);
+        sink.put(g.place(image, y, x, team.first + team.channel), result);
       });
     }
     __syncthreads();  // before the next tile
@@ -275,14 +284,14 @@ __global__ void __launch_bounds__(kPatchThreads, 2)
         const Tile tile(g, t, image, index);
         const Window values(value_data, g, t, tile, before), gradients(gradient_data, g, t, tile, after);
         if (!team.idle) {
-          values.fill<V>(g, tile, team, [&](int64_t place) { return value.template raw<V>(place); });
-          gradients.fill<V>(g, tile, team, [&](int64_t place) { return gradient.template at<V>(place); });
+          values.fill<V>(g, tile, team, [&](const Place& place) { return value.template raw<V>(place); });
+          gradients.fill<V>(g, tile, team, [&](const Place& place) { return gradient.template at<V>(place); });
         }
         __syncthreads();
         if (wants_input && !team.idle) {
           if (index == 0) pass_prefix<V>(g, image, team, gradient, sink);
           convolve_tile<V, kSide>(g, tile, team, gradients, taps, after, [&](int y, int x, const Numbers<V>& result) {
-            sink.put(g.place(image, y, x) + team.first + team.channel, result, load<V>(values.at(y, x) + team.channel));
+            sink.put(g.place(image, y, x, team.first + team.channel), result, load<V>(values.at(y, x) + team.channel));
           });
         }
         if constexpr (!Value::kIsRaw) {
@@ -316,8 +325,10 @@ __global__ void convolve_directly_kernel(const PatchGrid g, const float* weight,
                                          const Sink sink) {
   const int64_t size = g.images * g.tokens() * g.channels, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t margin = flipped ? g.after() : g.before();
-  for (int64_t place = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; place < size; place += step) {
-    const int64_t channel = place % g.channels, token = place / g.channels % g.tokens(), image = place / g.channels / g.tokens();
+  for (int64_t number = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; number < size; number += step) {
+    const int64_t channel = number % g.channels, token = number / g.channels % g.tokens(),
+                  image = number / g.channels / g.tokens();
+    const Place place = g.place_of(image * g.tokens() + token, channel);
     if (token < g.prefix) {
       sink.put(place, source.template at<1>(place));
       continue;
@@ -330,7 +341,7 @@ __global__ void convolve_directly_kernel(const PatchGrid g, const float* weight,
       for (int64_t j = 0; j < g.side; j++) {
         if (x + j < margin || x + j - margin >= g.columns) continue;
         const int64_t tap = i * g.side + j;
-        const Numbers<1> seen = source.template at<1>(g.place(image, y + i - margin, x + j - margin) + channel);
+        const Numbers<1> seen = source.template at<1>(g.place(image, y + i - margin, x + j - margin, channel));
         sum[0] = fmaf(kernel[flipped ? g.taps() - 1 - tap : tap], seen[0], sum[0]);
       }
     }
@@ -350,8 +361,8 @@ __global__ void weight_gradient_directly_kernel(const PatchGrid g, const Value v
         if (y + i < margin || y + i - margin >= g.rows) continue;
         for (int64_t x = 0; x < g.columns; x++) {
           if (x + j < margin || x + j - margin >= g.columns) continue;
-          const Numbers<1> seen = value.template at<1>(g.place(image, y + i - margin, x + j - margin) + channel);
-          sum = fmaf(gradient.template at<1>(g.place(image, y, x) + channel)[0], seen[0], sum);
+          const Numbers<1> seen = value.template at<1>(g.place(image, y + i - margin, x + j - margin, channel));
+          sum = fmaf(gradient.template at<1>(g.place(image, y, x, channel))[0], seen[0], sum);
         }
       }
     }
@@ -368,6 +379,24 @@ void dispatch_patches(const PatchGrid& g, const Body& body) {
     }
     body(width, Width<0>{});
   });
+}
+
+// How the backward pass that sums the gradient of the kernel is cut up, with a vector of `width` channels to a thread.
+template <int V, int kSide>
+Tiling backward_tiling(const Properties& properties, const PatchGrid& g) {
+  return tiling(properties, g, V, 2, g.taps() * TapBlocks(g.side, kTapBlock<kSide>).parts);
+}
+
+// Whether every number is read once, by the block that writes its result. A backward pass without the gradient of the kernel
+// reads no values.
+inline bool reads_once(const Properties& properties, const PatchGrid& g, bool backward) {
+  bool once = false;
+  dispatch_patches(g, [&](auto width, auto side) {
+    const Tiling t =
+        backward ? backward_tiling<width.value, side.value>(properties, g) : tiling(properties, g, width.value, 1, 0);
+    once = t.slice && t.count() == 1;
+  });
+  return once;
 }
 
 template <class Source, class Sink>
@@ -404,8 +433,7 @@ void convolve_backward(Cuda& cuda, const PatchGrid& g, const float* weight, Work
   if (groups == 0) return;
   float* sums = scratch.take<float>(groups * size);
   dispatch_patches(g, [&](auto width, auto side) {
-    const TapBlocks blocks(g.side, kTapBlock<side.value>);
-    const Tiling t = tiling(cuda.properties, g, width.value, 2, g.taps() * blocks.parts);
+    const Tiling t = backward_tiling<width.value, side.value>(cuda.properties, g);
     if (!t.slice) {
       if (wants_input) convolve(cuda, g, weight, true, gradient, sink);
       return launch(cuda, weight_gradient_directly_kernel<Value, Gradient>,

@@ -1,6 +1,12 @@
-import { layerNorm } from '../../lib/ops';
+import { expect, it } from 'vitest';
+import { Tape } from '../../lib/autograd/tape';
+import { layerNorm, layerNormProject, lowRankProject } from '../../lib/ops';
+import { scope } from '../../lib/scope';
+import { Tensor } from '../../lib/tensor';
+import { onEachTarget } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
 import { layerNorm as reference } from '../reference/layer_norm';
+import * as lowRank from '../reference/low_rank';
 
 // Two f32 numbers a row beside x.
 function layerNormCase(name: string, shape: number[], extra: Partial<Case> = {}): Case {
@@ -111,4 +117,110 @@ kernelTest('layer_norm', {
       argument: 'bias',
     },
   ],
+});
+
+function projectCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
+  const { inputs, ...plain } = layerNormCase(name, shape);
+  return { ...plain, inputs: { ...inputs, a: { shape: [shape.at(-1)!, r], scale: 0.3 } }, ...extra };
+}
+
+const projectCases = [
+  projectCase('one row', [1, 24], 2),
+  ...[1, 2, 3, 8, 9, 20].map((r) => projectCase(`rank ${r}`, [2, 3, 20], r)),
+  ...[15, 16, 17, 31, 33].map((d) => projectCase(`width ${d}`, [2, 3, d], 2)),
+  projectCase('197 tokens', [1, 197, 40], 2),
+  projectCase('ViT-B row', [2, 5, 768], 2),
+  projectCase('large numbers', [2, 24], 2, {
+    inputs: { x: { shape: [2, 24], scale: 1e4 }, weight: { shape: [24], mean: 1 }, bias: [24], a: [24, 2] },
+  }),
+];
+const projectTest = {
+  cases: projectCases,
+  computeInputs: ['x'],
+};
+
+let other: Tensor | undefined;
+const cleanUp = (): void => other?.dispose();
+
+// Each result on its own, and then a tensor that both go into.
+kernelTest('layer_norm: project, what is normalised', {
+  ...projectTest,
+  run: ({ x, weight, bias, a }, options) => {
+    const { out, u } = layerNormProject(x!, weight!, bias!, a!, options);
+    other = u;
+    return out;
+  },
+  cleanUp,
+  reference: ({ x, weight, bias }, { eps }) => reference(x!, weight!, bias!, eps),
+  differentiable: ['x', 'weight', 'bias'],
+  tolerance: { f32: { out: 14, grad: 40 }, bf16: { out: 2, grad: 4 } },
+  bad: [
+    {
+      name: 'a of another width',
+      call: (tensor) => layerNormProject(tensor([2, 8]), tensor([8]), tensor([8]), tensor([7, 2])),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'a',
+      message: /layerNormProjectForward: 'a' has shape \[7, 2\], expected \[d, r\]/,
+    },
+    {
+      name: 'a in bf16',
+      call: (tensor) => layerNormProject(tensor([2, 8]), tensor([8]), tensor([8]), tensor([8, 2], 'bf16')),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'a',
+    },
+  ],
+});
+
+kernelTest('layer_norm: project, what is read', {
+  ...projectTest,
+  run: ({ x, weight, bias, a }, options) => {
+    const { out, u } = layerNormProject(x!, weight!, bias!, a!, options);
+    other = out;
+    return u;
+  },
+  cleanUp,
+  reference: ({ x, a }) => lowRank.lowRankProject(x!, a!),
+  differentiable: ['x', 'a'],
+  outputDtype: 'f32',
+  tolerance: { f32: { out: 16, grad: 60 }, bf16: { out: 1, grad: 3 } },
+  bad: [],
+});
+
+it.each(['f32', 'bf16'] as const)('both gradients meet in x, and r numbers a row come of it, %s', async (dtype) => {
+  await onEachTarget(async (device) => {
+    const [rows, d, r] = [21, 40, 3];
+    const waves = (shape: number[], seed: number, type: typeof dtype = 'f32'): Tensor =>
+      Tensor.from(
+        device,
+        Float32Array.from({ length: shape.reduce((p, n) => p * n, 1) }, (_, i) => Math.sin(i * 1.7 + seed)),
+        shape,
+        { dtype: type },
+      );
+    const run = async (fused: boolean): Promise<number[][]> =>
+      await scope(async () => {
+        const [x, weight, bias, a] = [waves([rows, d], 1, dtype), waves([d], 2), waves([d], 3), waves([d, r], 4)];
+        const tape = new Tape();
+        for (const tensor of [x, a]) tape.watch(tensor);
+        const { out, u } = tape.run(() =>
+          fused ? layerNormProject(x, weight, bias, a) : { out: layerNorm(x, weight, bias), u: lowRankProject(x, a) },
+        );
+        const kept = tape.report().map(({ op, name, bytes }) => [op, name, bytes]);
+        expect(kept.filter(([, , bytes]) => bytes === x.bytes)).toEqual([['layerNorm', 'x', x.bytes]]);
+        tape.seed(out, waves([rows, d], 5, dtype));
+        tape.seed(u, waves([rows, r], 6));
+        tape.backward();
+        using gradX = tape.takeGradient(x);
+        using gradA = tape.takeGradient(a);
+        const results: number[][] = [];
+        for (const tensor of [out, u, gradX, gradA]) results.push(Array.from((await tensor.read()) as Float32Array));
+        return results;
+      });
+    const [fused, apart] = [await run(true), await run(false)];
+    const unit = dtype === 'bf16' ? 2 ** -8 : 2 ** -20;
+    for (const [index, numbers] of fused.entries()) {
+      const largest = Math.max(...apart[index]!.map(Math.abs));
+      for (const [i, value] of numbers.entries())
+        expect(Math.abs(value - apart[index]![i]!)).toBeLessThanOrEqual(2 * unit * largest);
+    }
+  });
 });
