@@ -140,10 +140,9 @@ struct Change {
 // θ(h), which goes into the convolution; h has changed then.
 struct Theta {
   static constexpr bool kIsRaw = false;
-  const float* h;
+  float* h;
   float beta;
   Change change;
-  float* changed;  // h
   template <int V>
   __device__ Numbers<V> raw(const Place& place) const {
     Numbers<V> numbers = load<V>(h + place.number);
@@ -151,7 +150,7 @@ struct Theta {
     const Numbers<V> total = change.at<V>(place);
 #pragma unroll
     for (int n = 0; n < V; n++) numbers[n] = numbers[n] + total[n];
-    store(changed + place.number, numbers);
+    store(h + place.number, numbers);
     return numbers;
   }
   template <int V>
@@ -175,10 +174,9 @@ struct Gradient {
 
 // Takes the gradient of θ(h), and walks h back.
 struct ThetaSink {
-  const float* h;
+  float* h;
   ThetaGradient sink;
   Change change;
-  float* changed;
   template <int V>
   __device__ void put(const Place& place, const Numbers<V>& gradient, Numbers<V> at_place) const {
     sink.put(place.number, gradient, at_place, sink.before<V>(place.number));
@@ -186,7 +184,7 @@ struct ThetaSink {
     const Numbers<V> total = change.at<V>(place);
 #pragma unroll
     for (int n = 0; n < V; n++) at_place[n] = at_place[n] - total[n];
-    store(changed + place.number, at_place);
+    store(h + place.number, at_place);
   }
   template <int V>
   __device__ void put(const Place& place, const Numbers<V>& gradient) const {
@@ -213,7 +211,7 @@ RowArguments rows_of(const Arguments& k) {
 template <class T, class Arguments>
 void convolved(Cuda& cuda, const Arguments& k, const Change& change) {
   float* h = k.h.template as<float>();
-  convolve(cuda, patch_grid(k), k.weight.template as<const float>(), false, Theta{h, k.beta, change, h},
+  convolve(cuda, patch_grid(k), k.weight.template as<const float>(), false, Theta{h, k.beta, change},
            AddToTokens<T>{k.z.template as<const T>(), k.out.template as<T>()});
 }
 
@@ -224,9 +222,9 @@ ThetaGradient theta_gradient(const Arguments& k) {
 template <class T, class Arguments>
 void convolved_backward(Cuda& cuda, const Arguments& k, const Change& change, Workspace scratch) {
   float* h = k.h.template as<float>();
-  convolve_backward(cuda, patch_grid(k), k.weight.template as<const float>(), scratch, Theta{h, k.beta, {}, nullptr},
+  convolve_backward(cuda, patch_grid(k), k.weight.template as<const float>(), scratch, Theta{h, k.beta, {}},
                     Gradient<T>{k.grad_out.template as<const T>()}, static_cast<bool>(k.grad_h),
-                    ThetaSink{h, theta_gradient(k), change, h}, k.grad_weight.template as<float>());
+                    ThetaSink{h, theta_gradient(k), change}, k.grad_weight.template as<float>());
 }
 template <class Arguments>
 int64_t convolution_workspace(const Arguments& k) {
