@@ -3,7 +3,8 @@ import type { ForwardContext, Hooks, Initializer, Vit } from '../models';
 import { init } from '../models';
 import type { Tensor } from '../tensor';
 import { guarded } from './guard';
-import { type ModelOptions, PetlModel } from './model';
+import { PetlModel } from './model';
+import type { ModelOptions } from './model_options';
 import { registerMethod } from './registry';
 
 /** A trainable tensor that a method adds. */

@@ -1,46 +1,19 @@
 import { checkpoint, block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError, MethodError, SidetuneError } from '../errors';
-import { type ForwardContext, type Hooks, type Retain, saveVit, type Vit } from '../models';
+import type { ForwardContext, Hooks, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import { isMatrix } from '../models/vit';
 import * as ops from '../ops';
-import { PackedWeight } from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 import { saveAdapter } from './adapter_file';
 import { imageInput, labelInput } from './inputs';
-import { mergedTensors } from './merge';
+import { MergedBackbone } from './merge';
 import type { ParameterSpec } from './method';
+import { checkOptions, type ModelOptions } from './model_options';
 import { Passes, type PassInput } from './passes';
-
-/** Where the head reads: CLS after the final norm; the mean of the patches, then the norm; the norm, then the mean of the patches. */
-export type Pool = 'cls' | 'patch_mean_then_norm' | 'norm_then_patch_mean';
-
-export interface ModelOptions {
-  /** Number of classes of the task. */
-  classes: number;
-  /** Names of the classes; kept with the adapter. */
-  labels?: readonly string[];
-  /** Default: the method's own, 'patch_mean_then_norm' for DTL. */
-  pool?: Pool;
-  /** Rate of stochastic depth at the last block; it grows linearly from 0 at the first. Default 0. */
-  dropPath?: number;
-  /** 'activations' (default): fast. 'block-inputs': blocks that gradients flow through run again in backward. */
-  retain?: Retain;
-  /** What side layers read in blocks that nothing flows back through: 'keep' (default) it, or 'recompute' those blocks in backward. */
-  prefix?: 'keep' | 'recompute';
-  /** Of initial values and drop path. Default 0. */
-  seed?: number;
-  /**
-   * Passes of a batch size that came before are replayed as they were recorded ({@link Device.record}), where the method is pure. Default true; false makes
-   * every call anew. The numbers are the same to the bit.
-   */
-  replay?: boolean;
-  /** Share of each label spread over all classes. Default 0. */
-  labelSmoothing?: number;
-}
 
 /** A batch as the data loaders make it. */
 export interface TrainingBatch {
@@ -83,40 +56,9 @@ interface Randomness {
   step: Tensor | undefined;
 }
 
-export const pools: readonly Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
 // Drop path's counters lie far from those of initial values.
 const dropPathBase = 2 ** 44;
 const dropPathStride = 2 ** 14;
-
-function checkOptions(
-  method: string,
-  { classes, pool, dropPath, retain, prefix, seed, labelSmoothing, labels }: ModelOptions,
-): void {
-  const refuse = (argument: string, got: unknown, expected: string): never => {
-    const text = typeof got === 'string' ? `'${got}'` : String(got);
-    throw new ArgumentError(`petl.${method}: '${argument}' is ${text}, expected ${expected}`, {
-      kernel: `petl.${method}`,
-      argument,
-      got: String(got),
-      expected,
-    });
-  };
-  const oneOf = (argument: string, got: unknown, choices: readonly string[]): void => {
-    if (got !== undefined && !choices.includes(got as string)) refuse(argument, got, `one of ${choices.join(', ')}`);
-  };
-  if (!Number.isInteger(classes) || classes < 1) refuse('classes', classes, 'a whole number of at least 1');
-  oneOf('pool', pool, pools);
-  oneOf('retain', retain, ['activations', 'block-inputs']);
-  oneOf('prefix', prefix, ['keep', 'recompute']);
-  if (dropPath !== undefined && !(dropPath >= 0 && dropPath < 1))
-    refuse('dropPath', dropPath, 'a number from 0 to below 1');
-  if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
-    refuse('seed', seed, 'a whole number from 0 to 4294967295');
-  if (labelSmoothing !== undefined && !(labelSmoothing >= 0 && labelSmoothing < 1)) {
-    refuse('labelSmoothing', labelSmoothing, 'a number from 0 to below 1');
-  }
-  if (labels && labels.length !== classes) refuse('labels', `${labels.length} names`, `${classes} names`);
-}
 
 /**
  * A backbone with a method and a head: what `petl.dtl(backbone, …)` and its like return. The frozen backbone is shared, not copied, and not disposed with
@@ -139,7 +81,7 @@ export class PetlModel {
   readonly #blueprint: ModelBlueprint;
   readonly #own: Record<string, Tensor> = {}; // the method's parameters
   readonly #trained = new Map<string, Tensor>(); // the backbone's tensors that are trained
-  #merged: Map<string, Tensor | PackedWeight> | undefined; // the backbone's tensors with the method folded in
+  #merged: MergedBackbone | undefined;
   readonly #head: { weight: Tensor; bias: Tensor };
   readonly #buffers = new Map<string, Tensor>();
   readonly #passes: Passes;
@@ -325,7 +267,7 @@ export class PetlModel {
     const z = this.backbone.forward(images, {
       hooks,
       context,
-      standIns: this.#merged ? new Map([...this.#trained, ...this.#merged]) : this.#trained,
+      standIns: this.#merged ? new Map([...this.#trained, ...this.#merged.tensors]) : this.#trained,
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
     });
@@ -353,7 +295,9 @@ export class PetlModel {
   }
 
   #tensor(name: string): Tensor {
-    return (this.#merged?.get(name) as Tensor | undefined) ?? this.#trained.get(name) ?? this.backbone.frozen(name);
+    return (
+      (this.#merged?.tensors.get(name) as Tensor | undefined) ?? this.#trained.get(name) ?? this.backbone.frozen(name)
+    );
   }
 
   /**
@@ -502,23 +446,19 @@ export class PetlModel {
    * @throws ArgumentError for a method that cannot be folded in
    */
   async merge(): Promise<void> {
-    const { hooks, mergeable } = this.#blueprint;
-    const other = Object.keys(hooks).find((hook) => !['patches', 'norm', 'linear', 'touches'].includes(hook));
-    if (!mergeable || other !== undefined) {
-      const reason = mergeable ? `: it acts through '${other}', too` : '';
-      throw new ArgumentError(`petl.${this.method}: cannot be merged into a backbone${reason}`, {
-        kernel: `petl.${this.method}`,
-        argument: 'merge',
-      });
-    }
-    const merged = await mergedTensors(this.backbone, (name) => this.#plain(name), hooks, this.#context(1));
+    const merged = await MergedBackbone.fold(
+      this.method,
+      this.#blueprint,
+      (name) => this.#plain(name),
+      this.#context(1),
+    );
     this.unmerge();
     this.#merged = merged;
   }
 
   /** The method acts through its hooks again, from the tensors that it had, bit for bit. */
   unmerge(): void {
-    for (const tensor of this.#merged?.values() ?? []) tensor.dispose();
+    this.#merged?.dispose();
     this.#merged = undefined;
     this.#passes.dispose();
   }
@@ -531,15 +471,11 @@ export class PetlModel {
   async saveMerged(path: string, { dtype = 'f32' }: { dtype?: 'f32' | 'bf16' } = {}): Promise<void> {
     const merged = this.#merged;
     if (!merged) throw new ArgumentError(`petl.${this.method}: not merged, expected merge() before saveMerged()`);
-    const plain = (name: string): Tensor => {
-      const tensor = merged.get(name);
-      if (tensor instanceof PackedWeight) return outsideScopes(() => ops.unpackWeight(tensor, { dtype: 'f32' }));
-      return tensor?.alias() ?? this.#plain(name);
-    };
-    await saveVit(this.backbone.config, plain, path, {
+    await merged.save(this.backbone, path, {
       dtype,
-      name: `${this.backbone.name}, ${this.method} merged`,
+      method: this.method,
       head: this.#head,
+      plain: (name) => this.#plain(name),
     });
   }
 
