@@ -178,6 +178,13 @@ export class Vit {
     return tensor;
   }
 
+  /** @internal The frozen matrices under other handles, to be disposed with what backward derives from them. */
+  matrices(): Map<string, PackedWeight> {
+    const handles = new Map<string, PackedWeight>();
+    for (const [name, tensor] of this.tensors) if (tensor instanceof PackedWeight) handles.set(name, tensor.borrow());
+    return handles;
+  }
+
   #missing(name: string): ArgumentError {
     return new ArgumentError(
       `Vit: no tensor '${name}' here (a method that trains the backbone takes its tensors over)`,

@@ -19,7 +19,13 @@ export {
   type ParameterSpec,
   refuseOption,
 } from './method';
-export { PetlModel, type StepResult } from './model';
+export {
+  type InitializeContext,
+  type InitializeOptions,
+  PetlModel,
+  type StepResult,
+  type TrainingBatch,
+} from './model';
 export { type ModelOptions, type Pool, pools } from './model_options';
 export {
   type NoahOptions,

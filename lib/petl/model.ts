@@ -4,6 +4,7 @@ import { ArgumentError, MethodError, SidetuneError } from '../errors';
 import type { ForwardContext, Hooks, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import { isMatrix } from '../models/vit';
+import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
@@ -30,6 +31,23 @@ export interface StepResult {
   images: number;
 }
 
+export interface InitializeOptions {
+  /** Images of the task, for methods whose initial values depend on it; read as far as they are needed. */
+  samples?: AsyncIterable<TrainingBatch>;
+  /** Gives up between two images; the model is then as it was. */
+  signal?: AbortSignal;
+}
+
+/** What a method's `initialize` gets. */
+export interface InitializeContext extends InitializeOptions {
+  /**
+   * Mean cross-entropy [1] of the backbone without the method, under the model's new head: differentiable, with every block run again in backward.
+   * @param hooks - look at it on the way
+   * @param standIns - by name, instead of the backbone's own
+   */
+  backboneLoss(batch: TrainingBatch, hooks: Hooks, standIns: ReadonlyMap<string, Tensor | PackedWeight>): Tensor;
+}
+
 /** @internal What `define` hands over. */
 export interface ModelBlueprint {
   method: string;
@@ -43,7 +61,7 @@ export interface ModelBlueprint {
   finalNorm: boolean;
   drops: boolean;
   mergeable: boolean;
-  initialize(parameters: Readonly<Record<string, Tensor>>): Promise<void>;
+  initialize(parameters: Readonly<Record<string, Tensor>>, context: InitializeContext): Promise<void>;
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
 }
@@ -140,12 +158,14 @@ export class PetlModel {
   }
 
   /**
-   * Gives the method's parameters the initial values that it makes from the backbone's weights, where it has such; once, and not after they were read from a
-   * file. Training does so by itself before the first step.
+   * Gives the method's parameters the initial values that it makes from the backbone's weights and, where it needs them, from images of the task; once, and
+   * not after they were read from a file. Training does so by itself before the first step. When it throws, the model is as it was.
+   * @throws ArgumentError when the method needs images and gets none; the signal's reason
    */
-  async initialize(): Promise<void> {
+  async initialize(options: InitializeOptions = {}): Promise<void> {
     if (this.initialized) return;
-    await this.#blueprint.initialize(this.#own);
+    const backboneLoss: InitializeContext['backboneLoss'] = (...given) => this.#backboneLoss(...given);
+    await this.#blueprint.initialize(this.#own, { ...options, backboneLoss });
     this.initialized = true;
   }
 
@@ -260,8 +280,7 @@ export class PetlModel {
 
   #logits(images: Tensor, random?: Randomness): Tensor {
     const { frozenBlocks, prefixTokens, finalNorm } = this.#blueprint;
-    const { pool, retain, prefix } = this.options;
-    const { layerNormEps: eps } = this.backbone.config;
+    const { retain, prefix } = this.options;
     const context = this.#context(images.shape[0]!, random);
     const hooks = this.#merged ? {} : this.#blueprint.hooks;
     const z = this.backbone.forward(images, {
@@ -271,12 +290,37 @@ export class PetlModel {
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
     });
+    return this.#read(z, hooks, context, finalNorm, prefixTokens());
+  }
+
+  #backboneLoss(...[batch, hooks, standIns]: Parameters<InitializeContext['backboneLoss']>): Tensor {
+    const { imageSize } = this.backbone.config;
+    return scope(() => {
+      const input = imageInput(imageSize, batch.images);
+      const count = input.shape[0]!;
+      const [images, labels] = [input, labelInput(this.options.classes, batch.labels, count)].map((each) => {
+        const { shape, dtype = 'f32' } = each;
+        const tensor = Tensor.empty(this.device, shape, { dtype, kind: 'data' });
+        each.fill(tensor);
+        return tensor;
+      });
+      const context = this.#context(count);
+      const tokens = { hooks, context, standIns, retain: 'block-inputs', recomputedBlocks: 0 } as const;
+      const z = this.backbone.forward(images!, tokens);
+      return ops.softmaxCrossEntropy(this.#read(z, hooks, context, true, this.backbone.prefixTokens), labels!).loss;
+    });
+  }
+
+  // Logits from the tokens behind the last block.
+  #read(z: Tensor, hooks: Hooks, context: ForwardContext, finalNorm: boolean, prefixTokens: number): Tensor {
+    const { pool } = this.options;
+    const { layerNormEps: eps } = this.backbone.config;
     const norm = (x: Tensor): Tensor => {
       if (!finalNorm) return x;
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
-    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens: prefixTokens() });
+    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
     return named('head', () => {
       // The norm works row by row: for CLS it is enough to normalise that row.
       const feature =

@@ -123,8 +123,9 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     if (options.resume && options.checkpoint && existsSync(options.checkpoint)) {
       progress = await loadCheckpoint(options.checkpoint, model, optimizer, settings);
       peakBefore = progress.peakBytes ?? 0;
+      model.initialized = true;
     } else {
-      await model.initialize();
+      await initialize(model, options);
     }
     let last = { loss: Number.NaN, accuracy: Number.NaN };
     const stepsLeft = (epochs - progress.epoch) * steps - progress.batch;
@@ -185,7 +186,7 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       progress = { epoch: epoch + 1, batch: 0, lossSum: 0, correct: 0, images: 0 };
       await save();
     }
-    if (stopped()) await save();
+    if (stopped() && model.initialized) await save();
     return {
       epochs: progress.epoch,
       ...last,
@@ -196,5 +197,16 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     };
   } finally {
     optimizer.dispose();
+  }
+}
+
+/** Initial values; a run that is stopped meanwhile has not begun. */
+async function initialize(model: PetlModel, { train, batchSize, seed = 0, signal }: TrainOptions): Promise<void> {
+  const { imageSize } = model.backbone.config;
+  const samples = batches(train, { batchSize: batchSize ?? 32, size: imageSize, shuffle: { seed, epoch: 0 } });
+  try {
+    await model.initialize({ samples, ...(signal ? { signal } : {}) });
+  } catch (error) {
+    if (!signal?.aborted || error !== signal.reason) throw error;
   }
 }
