@@ -44,6 +44,14 @@ export interface MethodDefinition<Options> {
     context: ForwardContext,
     options: Options,
   ): Tensor;
+  dropped?(
+    i: number,
+    which: 'attn' | 'mlp',
+    y: Tensor,
+    p: Parameters,
+    context: ForwardContext,
+    options: Options,
+  ): Tensor;
   stream?(
     i: number,
     which: 'attn' | 'mlp',
@@ -95,6 +103,7 @@ const hookNames = [
   'norm',
   'linear',
   'branch',
+  'dropped',
   'stream',
   'afterBlock',
   'features',
