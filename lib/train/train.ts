@@ -33,6 +33,8 @@ export interface TrainOptions {
   checkpoint?: string;
   /** Goes on from the checkpoint if there is one. */
   resume?: boolean;
+  /** Further facts of the run, such as where its images come from: to go on from a checkpoint, they must be the same. */
+  settings?: Readonly<Record<string, unknown>>;
   /** Called before each step. */
   beforeStep?(): void;
   /** Stops after the step that is running; the state is saved. */
@@ -103,8 +105,10 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     dtype: model.backbone.dtype,
     dropPath: model.options.dropPath,
     labelSmoothing: model.options.labelSmoothing,
+    pool: model.options.pool,
     modelSeed: model.options.seed,
     augmented: options.augment !== undefined,
+    ...options.settings,
   };
   const steps = batchCount(options.train.length, { batchSize, dropLast });
   const optimizer = adamW(model.parameters(), { lr, weightDecay });
