@@ -21,7 +21,7 @@ const patches = 'patch_embed.proj.weight';
  */
 export async function fisherInformation(
   backbone: Vit,
-  { signal, backboneLoss }: InitializeContext,
+  { signal, onSample, backboneLoss }: InitializeContext,
   samples: AsyncIterable<TrainingBatch>,
   count: number,
 ): Promise<Map<string, Tensor>> {
@@ -56,7 +56,9 @@ export async function fisherInformation(
       scope(() => add(patches, grads[patches]!));
       grads[patches]!.dispose();
       await value.read().finally(() => value.dispose());
-      if (++taken === count) break;
+      taken++;
+      onSample?.(taken, count);
+      if (taken === count) break;
     }
     if (taken === 0) {
       throw new ArgumentError("fisherInformation: 'samples' has no image, expected at least one", {

@@ -36,6 +36,8 @@ export interface InitializeOptions {
   samples?: AsyncIterable<TrainingBatch>;
   /** Gives up between two images; the model is then as it was. */
   signal?: AbortSignal;
+  /** After each image: how many have been looked at, and how many it will be at most. */
+  onSample?(images: number, most: number): void;
 }
 
 /** What a method's `initialize` gets. */

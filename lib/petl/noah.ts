@@ -85,6 +85,9 @@ function check(method: string, backbone: Vit, options: NoahOptions, most?: numbe
   checkRate(method, 'dropout', options.dropout);
   if (typeof options.sizes === 'number') checkWhole(method, 'sizes', options.sizes, 0, most);
   const sizes = listed(backbone, options.sizes);
+  if (sizes === null || typeof sizes !== 'object' || Array.isArray(sizes)) {
+    refuseOption(method, 'sizes', JSON.stringify(sizes), 'a whole number, or { prompt, lora, adapter }');
+  }
   for (const module of noahModules) {
     const list: unknown = sizes[module];
     const good = (size: unknown): boolean =>

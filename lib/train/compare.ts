@@ -9,7 +9,7 @@ import { fileError, writeFileAtomic } from '../io/atomic';
 import type { Vit } from '../models';
 import { type ModelOptions, methodNamed, methodNames } from '../petl';
 import { checkpointSettings } from './checkpoint';
-import { type TrainProgress, train } from './train';
+import { type TrainOptions, type TrainProgress, train } from './train';
 
 type Images = Dataset | LoadedDataset;
 
@@ -40,15 +40,21 @@ export interface CompareOptions {
   optionsOf?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   /** Stops after the step that is running; its state is saved. */
   signal?: AbortSignal;
+  /** While images are looked at for a method's initial values: how many of how many. */
+  onInitialize?(run: RunInTurn, images: number, of: number): void;
   onProgress?(progress: CompareProgress): void;
 }
 
-export interface CompareProgress {
+/** Which run it is. */
+export interface RunInTurn {
   method: string;
   seed: number;
   /** Counted from 1, finished ones included. */
   run: number;
   runs: number;
+}
+
+export interface CompareProgress extends RunInTurn {
   training: TrainProgress;
 }
 
@@ -124,8 +130,11 @@ export async function compare(options: CompareOptions): Promise<Comparison> {
     const file = fileOf(out, method, seed);
     if (finished.has(file)) continue;
     if (signal?.aborted) break;
-    const report = (training: TrainProgress): void =>
-      onProgress?.({ method, seed, run: index + 1, runs: queue.length, training });
+    const turn = { method, seed, run: index + 1, runs: queue.length };
+    const report = {
+      onProgress: (training: TrainProgress): void => onProgress?.({ ...turn, training }),
+      onInitialize: (images: number, of: number): void => options.onInitialize?.(turn, images, of),
+    };
     const own = { ...settings.get(method), seed };
     const result = await runOne(options, method, seed, own, report);
     if (!result) break;
@@ -270,7 +279,7 @@ async function runOne(
   method: string,
   seed: number,
   settings: Settings,
-  onProgress: (progress: TrainProgress) => void,
+  report: Pick<TrainOptions, 'onProgress' | 'onInitialize'>,
 ): Promise<CompareRun | undefined> {
   const { epochs, batchSize = 32, lr = 1e-3, weightDecay = 0.05, lrOf, signal } = options;
   const checkpoint = checkpointOf(fileOf(options.out, method, seed));
@@ -280,7 +289,7 @@ async function runOne(
   const { stopped, test, peakBytes, imagesPerSecond } = await train(model, {
     train: options.train,
     test: options.test,
-    ...{ epochs, batchSize, lr: lrOf?.[method] ?? lr, weightDecay, seed, checkpoint, settings, onProgress },
+    ...{ epochs, batchSize, lr: lrOf?.[method] ?? lr, weightDecay, seed, checkpoint, settings, ...report },
     resume: true,
     ...(signal ? { signal } : {}),
   });
@@ -290,7 +299,7 @@ async function runOne(
     rmSync(checkpoint, { force: true });
     model.dispose();
     backbone.dispose();
-    return runOne(options, method, seed, settings, onProgress);
+    return runOne(options, method, seed, settings, report);
   }
   const { accuracy, loss } = test;
   return { method, seed, accuracy, loss, parameters: model.parameterCount, peakBytes, imagesPerSecond };

@@ -35,6 +35,8 @@ export interface TrainOptions {
   resume?: boolean;
   /** Further facts of the run, such as where its images come from: to go on from a checkpoint, they must be the same. */
   settings?: Readonly<Record<string, unknown>>;
+  /** While images are looked at for the method's initial values ({@link PetlModel.initialize}): how many of how many. */
+  onInitialize?(images: number, of: number): void;
   /** Called before each step. */
   beforeStep?(): void;
   /** Stops after the step that is running; the state is saved. */
@@ -205,11 +207,13 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
 }
 
 /** Initial values; a run that is stopped meanwhile has not begun. */
-async function initialize(model: PetlModel, { train, batchSize, seed = 0, signal }: TrainOptions): Promise<void> {
+async function initialize(model: PetlModel, options: TrainOptions): Promise<void> {
+  const { train, batchSize, seed = 0, signal, onInitialize } = options;
   const { imageSize } = model.backbone.config;
+  const onSample = (images: number, most: number): void => onInitialize?.(images, Math.min(most, train.length));
   const samples = batches(train, { batchSize: batchSize ?? 32, size: imageSize, shuffle: { seed, epoch: 0 } });
   try {
-    await model.initialize({ samples, ...(signal ? { signal } : {}) });
+    await model.initialize({ samples, onSample, ...(signal ? { signal } : {}) });
   } catch (error) {
     if (!signal?.aborted || error !== signal.reason) throw error;
   }

@@ -76,6 +76,9 @@ describe('the supernet', () => {
       /'sizes.prompt' is \[1\]/,
     );
     expect(() => petl.noah(backbone, { classes: 3, sizes: -1 })).toThrow(/'sizes' is -1/);
+    expect(() => petl.noah(backbone, { classes: 3, sizes: [1, 2, 3] as never })).toThrow(
+      /petl.noah: 'sizes' is \[1,2,3\], expected a whole number, or \{ prompt, lora, adapter \}/,
+    );
     await device.close();
   });
 });

@@ -105,7 +105,10 @@ describe('train', () => {
     const beforeStep = (): void => {
       start ??= numbersOf(trained);
     };
-    await train(trained, { train: images, ...settings, beforeStep });
+    const seen: string[] = [];
+    const onInitialize = (done: number, of: number): void => void seen.push(`${done}/${of}`);
+    await train(trained, { train: images, ...settings, beforeStep, onInitialize });
+    expect(seen).toEqual(['1/6', '2/6', '3/6', '4/6', '5/6', '6/6']);
     const { seed } = settings;
     const samples = batches(images, { batchSize: 1, shuffle: { seed, epoch: 0 } });
     await expected.initialize({ samples });
