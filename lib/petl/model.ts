@@ -15,6 +15,7 @@ import { MergedBackbone } from './merge';
 import type { ParameterSpec } from './method';
 import { checkOptions, type ModelOptions } from './model_options';
 import { Passes, type PassInput } from './passes';
+import { type Randomness, randomInputs, streamOf } from './randomness';
 
 /** A batch as the data loaders make it. */
 export interface TrainingBatch {
@@ -67,18 +68,6 @@ export interface ModelBlueprint {
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
 }
-
-/** What is random in a training pass. */
-interface Randomness {
-  /** Drop path's masks by block and branch: '3.attn'. */
-  masks: Readonly<Record<string, Tensor>>;
-  /** The number of the step, i32 [1], for methods that drop numbers. */
-  step: Tensor | undefined;
-}
-
-// Drop path's counters lie far from those of initial values.
-const dropPathBase = 2 ** 44;
-const dropPathStride = 2 ** 14;
 
 /**
  * A backbone with a method and a head: what `petl.dtl(backbone, …)` and its like return. The frozen backbone is shared, not copied, and not disposed with
@@ -223,7 +212,7 @@ export class PetlModel {
       buffer: (name, shape) => this.#buffer(name, shape),
       dropout: (x, rate, place) => {
         if (!random || rate === 0) return x;
-        if (random.step) return ops.dropout(x, random.step, { rate, seed, stream: hash(place) });
+        if (random.step) return ops.dropout(x, random.step, { rate, seed, stream: streamOf(place) });
         throw new MethodError(`petl.${method}: a hook drops numbers, but the definition's 'drops' does not say so`, {
           kernel: `petl.${method}`,
           argument: 'drops',
@@ -232,26 +221,6 @@ export class PetlModel {
       block: (body, inputs) => (retain === 'block-inputs' ? checkpoint(body, inputs) : body(...inputs)),
       dropPath: (i, which) => random?.masks[`${i}.${which}`]?.alias(),
     };
-  }
-
-  // The masks of this step, one for each branch that may be dropped, and its number.
-  #random(batch: number): Record<string, PassInput> {
-    const { depth } = this.backbone.config;
-    const { dropPath, seed } = this.options;
-    const inputs: Record<string, PassInput> = {};
-    for (let i = 1; i <= depth; i++) {
-      const rate = depth > 1 ? (dropPath * (i - 1)) / (depth - 1) : dropPath;
-      if (rate === 0) continue;
-      for (const [index, which] of ['attn', 'mlp'].entries()) {
-        const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + index) * dropPathStride;
-        const fill = (out: Tensor): void => void ops.randomKeep_(out, { keep: 1 - rate, seed, offset });
-        inputs[`${i}.${which}`] = { shape: [batch], fill };
-      }
-    }
-    if (this.#blueprint.drops) {
-      inputs.step = { shape: [1], dtype: 'i32', fill: (out) => out.write(Int32Array.of(this.steps)) };
-    }
-    return inputs;
   }
 
   // One tensor for each name and shape, made once: the same address in every step.
@@ -307,7 +276,8 @@ export class PetlModel {
         return tensor;
       });
       const context = this.#context(count);
-      const tokens = { hooks, context, standIns, retain: 'block-inputs', recomputedBlocks: 0 } as const;
+      const all = new Map([...this.#trained, ...standIns]);
+      const tokens = { hooks, context, standIns: all, retain: 'block-inputs', recomputedBlocks: 0 } as const;
       const z = this.backbone.forward(images!, tokens);
       return ops.softmaxCrossEntropy(this.#read(z, hooks, context, true, this.backbone.prefixTokens), labels!).loss;
     });
@@ -390,7 +360,7 @@ export class PetlModel {
       images,
       labels: labelInput(this.options.classes, batch.labels, size),
       gradOut: { shape: [1], fill: (tensor) => tensor.write([1]) },
-      ...this.#random(size),
+      ...randomInputs(this.options, this.backbone.config.depth, this.steps, size, this.#blueprint.drops),
     };
     const parameters = Object.fromEntries(this.parameters().map(({ name, tensor }) => [name, tensor]));
     const { labelSmoothing } = this.options;
@@ -536,13 +506,6 @@ export class PetlModel {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-// FNV-1a, 31 bits.
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value >>> 1;
 }
 
 // What goes wrong with a parameter's declaration is said with its name.
