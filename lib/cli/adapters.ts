@@ -7,6 +7,7 @@ import { Device } from '../device';
 import { type AdapterListing, listAdapters } from '../petl';
 import { bytes, count } from './format';
 import { jsonOption, left, present, right } from './output';
+import { notice } from './session';
 
 /** Names of classes in a row of the table. */
 const shownLabels = 4;
@@ -31,6 +32,7 @@ export function addAdaptersCommand(program: Command): void {
     .option(...jsonOption)
     .action(async (folder: string, { json }: { json?: string }) => {
       const rows = await listAdapters(folder);
+      if (rows.length === 0) notice(`no adapter in ${folder}: none of its files is one that 'sidetune train' writes`);
       await using device = await Device.open('cpu');
       present('adapters', { host: host(device), rows }, { figures }, json);
     });

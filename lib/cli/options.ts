@@ -66,7 +66,7 @@ export function regularExpression(text: string): RegExp {
 /** Arguments of `command.option`. */
 export const deviceOption = ['--device <name>', "'cpu', 'cuda', 'cuda:1', …", 'cpu'] as const;
 
-/** Collects 'name=value' of an option that may come several times; numbers, true and false become what they look like. */
+/** Collects 'name=value' of an option that may come several times; numbers, true, false, lists and objects in JSON become what they look like. */
 export function setting(text: string, previous: Record<string, unknown> = {}): Record<string, unknown> {
   const [, name, value] = /^([A-Za-z]\w*)=(.+)$/.exec(text) ?? refuse("'name=value'");
   return { ...previous, [name!]: parseSetting(value!) };
@@ -74,6 +74,13 @@ export function setting(text: string, previous: Record<string, unknown> = {}): R
 
 function parseSetting(text: string): unknown {
   if (text === 'true' || text === 'false') return text === 'true';
+  if (/^[[{]/.test(text)) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return refuse(`JSON behind '=', because it begins with ${text[0]}`);
+    }
+  }
   return Number.isNaN(Number(text)) ? text : Number(text);
 }
 

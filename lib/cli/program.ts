@@ -1,6 +1,6 @@
 /** The command line as a whole. */
 
-import { Command } from 'commander';
+import { Command, Help, type Option } from 'commander';
 import { addAdaptersCommand } from './adapters';
 import { addBenchCommands } from './bench';
 import { addEvaluateCommand, addPredictCommand } from './classify';
@@ -53,9 +53,15 @@ function addManners(root: Command): void {
     .option('--debug', 'show where an error came from')
     .hook('preAction', (command) => showProgress(command.opts<{ progress: boolean }>().progress));
   for (const command of family(root)) {
-    command.exitOverride().configureHelp({ showGlobalOptions: true });
+    command.exitOverride().configureHelp({ showGlobalOptions: true, optionDescription: described });
     command.configureOutput({ outputError: (text, write) => write(withKnownNames(command, text)) });
   }
+}
+
+/** What help says of an option: where it must be given, too. */
+function described(option: Option): string {
+  const text = new Help().optionDescription(option);
+  return option.mandatory ? `${text} (required)` : text;
 }
 
 function family(command: Command): Command[] {

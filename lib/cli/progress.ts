@@ -24,6 +24,12 @@ export interface TrainingState {
   test?: { accuracy: number };
 }
 
+/** Before the first step: images looked at for initial values. */
+export interface StartState {
+  images: number;
+  of: number;
+}
+
 /** Shows something until it is done. `done` may be called at any time and gives the terminal back as it was. */
 export interface Progress<State> {
   update(state: State): void;
@@ -43,7 +49,7 @@ export interface CountState {
  * const progress = trainingProgress(process.stderr);
  * await train.train(model, { …, onProgress: (state) => progress.update(state) }).finally(() => progress.done());
  */
-export function trainingProgress(stream: ProgressStream = process.stderr): Progress<TrainingState> {
+export function trainingProgress(stream: ProgressStream = process.stderr): Progress<TrainingState | StartState> {
   const numbers = ({ loss, accuracy, test, imagesPerSecond, peakBytes, secondsLeft }: TrainingState): string =>
     [
       `loss ${digits(loss)}`,
@@ -54,23 +60,34 @@ export function trainingProgress(stream: ProgressStream = process.stderr): Progr
       `${duration(secondsLeft)} left`,
     ].join('  ');
   if (!isTerminal(stream)) {
+    const start = countProgress(stream);
     return {
       update(state) {
-        if (state.step === state.steps) stream.write(`epoch ${state.epoch}/${state.epochs}  ${numbers(state)}\n`);
+        if (!('epoch' in state)) start.update({ done: state.images, total: state.of, what: startText });
+        else if (state.step === state.steps) stream.write(`epoch ${state.epoch}/${state.epochs}  ${numbers(state)}\n`);
       },
       done() {},
     };
   }
-  return bar(stream, 78, (state: TrainingState) => ({
-    done: (state.epoch - 1) * state.steps + state.step,
-    total: state.epochs * state.steps,
-    text: `epoch ${state.epoch}/${state.epochs} ${state.step}/${state.steps}  ${numbers(state)}`,
-  }));
+  return bar(stream, 78, (state: TrainingState | StartState) => {
+    if (!('epoch' in state)) {
+      return { done: state.images, total: state.of, text: `${state.images}/${state.of}  ${startText}` };
+    }
+    return {
+      done: (state.epoch - 1) * state.steps + state.step,
+      total: state.epochs * state.steps,
+      text: `epoch ${state.epoch}/${state.epochs} ${state.step}/${state.steps}  ${numbers(state)}`,
+    };
+  });
 }
 
+const startText = 'images for initial values';
+
 /** Progress of several training runs, one after the other, each under its title. */
-export function titledProgress(stream: ProgressStream = process.stderr): Progress<TrainingState & { title: string }> {
-  let current: { title: string; progress: Progress<TrainingState> } | undefined;
+export function titledProgress(
+  stream: ProgressStream = process.stderr,
+): Progress<(TrainingState | StartState) & { title: string }> {
+  let current: { title: string; progress: Progress<TrainingState | StartState> } | undefined;
   return {
     update({ title, ...state }) {
       if (current?.title !== title) {

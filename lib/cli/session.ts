@@ -8,6 +8,7 @@ import {
   countProgress,
   noProgress,
   type Progress,
+  type StartState,
   type TrainingState,
   titledProgress,
   trainingProgress,
@@ -37,19 +38,24 @@ export function showProgress(value: boolean): void {
   live = value;
 }
 
+/** A sentence on standard error, unless nothing shall be shown. */
+export function notice(sentence: string): void {
+  if (live) process.stderr.write(`${sentence}\n`);
+}
+
 /** Runs `body` with a progress that counts. */
 export function counted<T>(body: (progress: Progress<CountState>) => Promise<T>): Promise<T> {
   return shown(live ? countProgress() : noProgress, body);
 }
 
 /** Runs `body` with the progress of a training run. */
-export function trained<T>(body: (progress: Progress<TrainingState>) => Promise<T>): Promise<T> {
+export function trained<T>(body: (progress: Progress<TrainingState | StartState>) => Promise<T>): Promise<T> {
   return shown(live ? trainingProgress() : noProgress, body);
 }
 
 /** Runs `body` with the progress of several training runs. */
 export function trainedInTurn<T>(
-  body: (progress: Progress<TrainingState & { title: string }>) => Promise<T>,
+  body: (progress: Progress<(TrainingState | StartState) & { title: string }>) => Promise<T>,
 ): Promise<T> {
   return shown(live ? titledProgress() : noProgress, body);
 }

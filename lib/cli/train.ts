@@ -57,7 +57,7 @@ export function addTrainCommand(program: Command): void {
     .option('--method <name|file>', `${methodNames().join(', ')}; or a file that defines one`, 'dtlPlus')
     .option(
       '--option <name=value>',
-      'of the method or the model, may come several times: rank=4, startBlock=1, …',
+      'of the method or the model, may come several times: rank=4, startBlock=1, …; an unknown one says which there are',
       setting,
     )
     .option('--epochs <n>', 'passes over the images', wholeNumber(1), 100)
@@ -97,6 +97,7 @@ async function run(options: Options, command: Command): Promise<void> {
         train: images,
         ...(test ? { test } : {}),
         ...{ epochs, batchSize, lr, weightDecay, seed, checkpoint, resume, signal },
+        onInitialize: (seen, of) => progress.update({ images: seen, of }),
         onProgress: (state) => {
           progress.update(state);
           if (state.step === state.steps) rows.push(rowOf(state));

@@ -32,7 +32,7 @@ export interface ForwardContext {
  * The named places of a vision transformer where a method can act. Blocks are counted from 1. A hook returns the tensor it was given or a new one; the model
  * disposes what is no longer used, so a hook never disposes its arguments. Everything is recorded: gradients come by themselves.
  *
- * Where a hook is absent the model uses its fused kernels; `linear` and `branch` take an epilogue apart.
+ * Where a hook is absent the model uses its fused kernels; `linear`, `branch` and `dropped` take an epilogue apart.
  */
 export interface Hooks {
   /** After the patch convolution, before CLS and positions: [B, n, d]. */
@@ -54,6 +54,8 @@ export interface Hooks {
   touches?(name: string): boolean;
   /** A branch's result before it is dropped and added to the stream that it was computed from. */
   branch?(i: number, which: 'attn' | 'mlp', y: Tensor, stream: Tensor, context: ForwardContext): Tensor;
+  /** A branch's result, dropped or not, before it is added. */
+  dropped?(i: number, which: 'attn' | 'mlp', y: Tensor, context: ForwardContext): Tensor;
   /** The stream that a branch's result, dropped or not, will be added to. */
   stream?(i: number, which: 'attn' | 'mlp', stream: Tensor, context: ForwardContext): Tensor;
   /** The tokens that leave block i. */

@@ -178,6 +178,13 @@ export class Vit {
     return tensor;
   }
 
+  /** @internal The frozen matrices under other handles, to be disposed with what backward derives from them. */
+  matrices(): Map<string, PackedWeight> {
+    const handles = new Map<string, PackedWeight>();
+    for (const [name, tensor] of this.tensors) if (tensor instanceof PackedWeight) handles.set(name, tensor.borrow());
+    return handles;
+  }
+
   #missing(name: string): ArgumentError {
     return new ArgumentError(
       `Vit: no tensor '${name}' here (a method that trains the backbone takes its tensors over)`,
@@ -324,12 +331,17 @@ export class Vit {
       const keepScale = context.dropPath(i, which);
       const target = hooks.stream ? hooks.stream(i, which, stream, context) : stream;
       let result: Tensor;
-      if (!keepScale && !hooks.branch) {
+      if (!keepScale && !hooks.branch && !hooks.dropped) {
         result = last(input, target);
       } else {
         let y = last(input);
         if (hooks.branch) y = replace(y, hooks.branch(i, which, y, stream, context));
-        result = replace(y, keepScale ? ops.residualAdd(target, y, keepScale) : ops.add(target, y));
+        if (hooks.dropped) {
+          if (keepScale) y = replace(y, ops.scaleImages(y, keepScale));
+          y = replace(y, hooks.dropped(i, which, y, context));
+        }
+        const sum = keepScale && !hooks.dropped ? ops.residualAdd(target, y, keepScale) : ops.add(target, y);
+        result = replace(y, sum);
       }
       if (target !== stream) target.dispose();
       return result;

@@ -116,3 +116,22 @@ export function residualAdd(x: Tensor, branch: Tensor, rowScale: Tensor): Tensor
     },
   });
 }
+
+/**
+ * Stochastic depth of a branch that goes on by itself, `out_b = rowScale_b · x_b`; {@link residualAdd} does it where it is added.
+ * @param x - [B, N, d], f32 or bf16
+ * @param rowScale - [B], f32
+ * @returns shape and dtype of x
+ * Keeps for backward: rowScale.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError
+ */
+export function scaleImages(x: Tensor, rowScale: Tensor): Tensor {
+  // Its own backward, and that of residualAdd.
+  const { gradBranch: out } = kernels.residualAddBackward({ gradOut: x, rowScale });
+  return record('scaleImages', { x }, out, {
+    saved: { rowScale },
+    backward: ({ gradOut, saved }) => ({
+      x: kernels.residualAddBackward({ gradOut, rowScale: saved.rowScale! }, { kind: 'gradients' }).gradBranch,
+    }),
+  });
+}

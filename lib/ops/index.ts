@@ -3,7 +3,7 @@ export { type AttentionOptions, attention } from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { type DropoutOptions, dropout } from './dropout';
-export { add, addInto_, cast, fill_, reshape, residualAdd, scale } from './elementwise';
+export { add, addInto_, cast, fill_, reshape, residualAdd, scale, scaleImages } from './elementwise';
 export { type FactorContractOptions, factorContract } from './factor';
 export { type GateOptions, gatedMix } from './gate';
 export { gelu } from './gelu';

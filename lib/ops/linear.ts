@@ -60,6 +60,27 @@ export function linear(
   });
 }
 
+/**
+ * @internal The result y of a linear layer, watched: in backward `see` gets what the gradient of its weight is, [O, I], f32, disposed after the call. The
+ * weight itself may be packed and frozen.
+ * @param x - [..., I], what went in
+ * @param y - [..., O], dtype of x
+ * @returns y under another handle
+ * Keeps for backward: x.
+ */
+export function watchWeightGradient(x: Tensor, y: Tensor, see: (gradient: Tensor) => void): Tensor {
+  return record('watchWeightGradient', { y }, y.alias(), {
+    saved: { x },
+    backward: ({ gradOut, saved }) => {
+      const shape = [gradOut.shape.at(-1)!, saved.x!.shape.at(-1)!];
+      const gradWeight = Tensor.zeros(gradOut.device, shape, { kind: 'gradients' });
+      kernels.linearBackward({ gradOut, x: saved.x, gradWeight }, { wanted: { gradX: false } });
+      see(gradWeight);
+      return { y: gradOut };
+    },
+  });
+}
+
 export interface LinearAddOptions {
   /** Where the window of y begins, from 0 to W − O. Default 0. */
   column?: number;
@@ -148,6 +169,11 @@ export class PackedWeight {
       new PackedWeight(outsideScopes(() => repack(this.forward, dtype, 'weights', 'packed')));
     this.#widened.set(dtype, made);
     return made;
+  }
+
+  /** @internal The same packing under another handle: what is derived from that one goes with it. */
+  borrow(): PackedWeight {
+    return new PackedWeight(outsideScopes(() => this.forward.alias()));
   }
 
   dispose(): void {

@@ -10,7 +10,8 @@ import { fileError } from '../io/atomic';
 import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../io/safetensors';
 import type { Vit } from '../models';
 import { transposed } from './merge';
-import type { ModelOptions, PetlModel } from './model';
+import type { PetlModel } from './model';
+import type { ModelOptions } from './model_options';
 import { methodNamed } from './registry';
 
 const prefix = 'base_model.model.';

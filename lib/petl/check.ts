@@ -3,7 +3,7 @@ import { Device } from '../device';
 import { type VitConfig, vit } from '../models';
 import * as ops from '../ops';
 import type { Method } from './method';
-import type { ModelOptions } from './model';
+import type { ModelOptions } from './model_options';
 
 export interface MethodCheckOptions extends GradientCheckOptions {
   /** Of the small vision transformer that the method is put on. Default: 3 blocks of width 24, 3 heads, 2 × 2 patches. */

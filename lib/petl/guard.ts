@@ -18,6 +18,7 @@ const given: Record<Exclude<Hook, 'reads'>, number> = {
   norm: 1,
   linear: 2,
   branch: 2,
+  dropped: 2,
   stream: 2,
   afterBlock: 1,
   features: 0,

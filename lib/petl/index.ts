@@ -19,8 +19,14 @@ export {
   type ParameterSpec,
   refuseOption,
 } from './method';
-
-export { type ModelOptions, PetlModel, type Pool, pools, type StepResult } from './model';
+export {
+  type InitializeContext,
+  type InitializeOptions,
+  PetlModel,
+  type StepResult,
+  type TrainingBatch,
+} from './model';
+export { type ModelOptions, type Pool, pools } from './model_options';
 export {
   type NoahOptions,
   type NoahSizes,

@@ -1,15 +1,27 @@
+import { ArgumentError } from '../errors';
 import type { Vit } from '../models';
 import { blockLinears, vitShapes } from '../models/vit';
 import * as ops from '../ops';
 import type { Tensor } from '../tensor';
+import { fisherInformation } from './fisher';
 import { prunedFrom } from './lst_pruning';
 import { checkWhole, define, type ParameterSpec, refuseOption } from './method';
+import type { InitializeContext, TrainingBatch } from './model';
 
 /** Options of LST. */
 export interface LstOptions {
   /** How many times narrower the side network is than the backbone. Default 8. */
   reduction: number;
+  /**
+   * What of the backbone its blocks are cut from: weights that matter for the task by Fisher information, which takes images (training gives its own), or the
+   * largest weights. Default 'fisher'.
+   */
+  importance: 'fisher' | 'magnitude';
+  /** Images from which Fisher information is summed, at most: the first of the run's order. Default 1024. */
+  samples: number;
 }
+
+const importances: readonly LstOptions['importance'][] = ['fisher', 'magnitude'];
 
 /** Gates are μ = sigmoid(α / temperature). */
 const temperature = 0.1;
@@ -18,14 +30,17 @@ const temperature = 0.1;
  * LST, ladder side tuning (Sung et al., arXiv 2206.06522), for a vision transformer: a narrow transformer beside the backbone reads the tokens
  * behind each block through a gate, and the head reads it alone: c ← Block_i(μ_i c + (1 − μ_i)(D_i z + b_i)). No gradient enters the backbone.
  *
- * `model.initialize()`, which training calls, gives the side blocks the backbone's weights, pruned by size; without it they start as a transformer does. The
+ * `model.initialize({ samples })`, which training calls, gives the side blocks the backbone's weights, pruned by `importance`; without it they start as a
+ * transformer does. Fisher information is of the loss that the backbone alone has under the model's new head: a vision transformer has none of its own. The
  * model does not start as the backbone.
  */
 export const lst = define<LstOptions>(
   'lst',
-  { reduction: 8 },
+  { reduction: 8, importance: 'fisher', samples: 1024 },
   {
-    check: ({ config: { dim, heads, hidden } }, { reduction }) => {
+    check: ({ config: { dim, heads, hidden } }, { reduction, importance, samples }) => {
+      if (!importances.includes(importance)) refuseOption('lst', 'importance', importance, importances.join(' or '));
+      checkWhole('lst', 'samples', samples, 1);
       checkWhole('lst', 'reduction', reduction, 1);
       if (dim % reduction || (dim / reduction) % heads || hidden % reduction) {
         const expected = `a divisor of dim = ${dim} and hidden = ${hidden} that leaves each of ${heads} heads whole numbers`;
@@ -57,9 +72,16 @@ export const lst = define<LstOptions>(
       return specs;
     },
 
-    initialize: async (backbone, p, { reduction }) => {
-      const pruned = await prunedFrom(backbone, reduction);
-      for (const [name, numbers] of pruned) p[`lst.${name}`]!.write(numbers);
+    initialize: async (backbone, p, { reduction, importance, samples: count }, context) => {
+      const sums =
+        importance === 'fisher' ? await fisherInformation(backbone, context, imagesOf(context), count) : undefined;
+      try {
+        const read = async (name: string): Promise<Float32Array> => (await sums!.get(name)!.read()) as Float32Array;
+        const pruned = await prunedFrom(backbone, reduction, sums && read);
+        for (const [name, numbers] of pruned) p[`lst.${name}`]!.write(numbers);
+      } finally {
+        for (const tensor of sums?.values() ?? []) tensor.dispose();
+      }
     },
 
     tokens: (z, p, { state }) => {
@@ -89,6 +111,14 @@ export const lst = define<LstOptions>(
     pure: true,
   },
 );
+
+function imagesOf({ samples }: InitializeContext): AsyncIterable<TrainingBatch> {
+  if (samples) return samples;
+  throw new ArgumentError(
+    "petl.lst: importance 'fisher' takes images of the task; expected model.initialize({ samples }), or importance: 'magnitude'",
+    { kernel: 'petl.lst', argument: 'samples', got: 'nothing', expected: 'batches of images' },
+  );
+}
 
 /** The side network as a backbone of its own. */
 function sideConfig({ config }: Vit, reduction: number): Vit['config'] {

@@ -1,15 +1,16 @@
 /**
  * LST's side network, cut out of the backbone (one set of channels throughout, unlike in its authors' code for T5): the channels of the stream, the
- * numbers of each head and the hidden units of each MLP that count most are kept, with their weights. A weight counts by its size.
+ * numbers of each head and the hidden units of each MLP that count most are kept, with their weights. Each weight counts by itself, whatever by.
  */
 
 import type { Vit } from '../models';
 import { vitShapes } from '../models/vit';
 
-/** A matrix on the host. */
+/** A matrix on the host, and how much each of its weights counts. */
 class Matrix {
   constructor(
     readonly data: Float32Array,
+    readonly importance: Float32Array,
     readonly columns: number,
   ) {}
 
@@ -17,19 +18,20 @@ class Matrix {
     return this.data.length / this.columns;
   }
 
-  /** Σ |w| of each row, over some of its columns. */
+  /** Importance of each row, over some of its columns. */
   rowSums(columns?: readonly number[]): Float64Array {
     const sums = new Float64Array(this.rows);
     const all = columns ?? Array.from({ length: this.columns }, (_, j) => j);
-    for (let i = 0; i < this.rows; i++) for (const j of all) sums[i]! += Math.abs(this.data[i * this.columns + j]!);
+    for (let i = 0; i < this.rows; i++)
+      for (const j of all) sums[i]! += Math.abs(this.importance[i * this.columns + j]!);
     return sums;
   }
 
-  /** Σ |w| of each column, over some of its rows. */
+  /** Importance of each column, over some of its rows. */
   columnSums(rows: readonly number[]): Float64Array {
     const sums = new Float64Array(this.columns);
     for (const i of rows) {
-      for (let j = 0; j < this.columns; j++) sums[j]! += Math.abs(this.data[i * this.columns + j]!);
+      for (let j = 0; j < this.columns; j++) sums[j]! += Math.abs(this.importance[i * this.columns + j]!);
     }
     return sums;
   }
@@ -54,23 +56,33 @@ function pickEach(numbers: Float32Array, places: readonly number[]): Float32Arra
   return Float32Array.from(places, (place) => numbers[place]!);
 }
 
-/** Initial values of the side blocks and of the norm behind them, by the backbone's names. */
-export async function prunedFrom(backbone: Vit, reduction: number): Promise<Map<string, Float32Array>> {
+/**
+ * Initial values of the side blocks and of the norm behind them, by the backbone's names.
+ * @param importance - of each weight of a matrix, by its name, up to sign. Default: the weight
+ */
+export async function prunedFrom(
+  backbone: Vit,
+  reduction: number,
+  importance?: (name: string) => Promise<Float32Array>,
+): Promise<Map<string, Float32Array>> {
   const { dim, depth, heads, hidden } = backbone.config;
   const shapes = vitShapes(backbone.config);
   const read = async (name: string): Promise<Float32Array> => {
     using tensor = backbone.plain(name);
     return (await tensor.read()) as Float32Array;
   };
-  const matrix = async (name: string): Promise<Matrix> => new Matrix(await read(name), shapes.get(name)!.at(-1)!);
+  const matrix = async (name: string): Promise<Matrix> => {
+    const [rows] = shapes.get(name)! as [number, ...number[]];
+    const weights = await read(name);
+    return new Matrix(weights, (await importance?.(name)) ?? weights, weights.length / rows);
+  };
 
   // Channels of the stream, by all that writes to it.
   const writers = new Float64Array(dim);
   const note = (sums: Float64Array): void => {
     for (let j = 0; j < dim; j++) writers[j]! += sums[j]!;
   };
-  const patches = await read('patch_embed.proj.weight');
-  note(new Matrix(patches, patches.length / dim).rowSums());
+  note((await matrix('patch_embed.proj.weight')).rowSums());
   for (let i = 0; i < depth; i++) {
     for (const layer of ['attn.proj', 'mlp.fc2']) note((await matrix(`blocks.${i}.${layer}.weight`)).rowSums());
   }

@@ -3,21 +3,74 @@
  * identity matrix. Nothing here knows any method.
  */
 
-import type { ForwardContext, Hooks, Vit } from '../models';
+import { ArgumentError } from '../errors';
+import { type ForwardContext, type Hooks, saveVit, type Vit } from '../models';
 import { blockLinears, place, vitShapes } from '../models/vit';
-import type { PackedWeight } from '../ops';
+import { PackedWeight, unpackWeight } from '../ops';
 import { outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 
 /** A layer y = x Wᵀ + b as a hook sees it: y' for rows of x and of y. */
 type Layer = (x: Tensor, y: Tensor) => Tensor;
 
+/** The backbone's tensors that a method changes, with the method folded in; they are its own. */
+export class MergedBackbone {
+  private constructor(readonly tensors: ReadonlyMap<string, Tensor | PackedWeight>) {}
+
+  /**
+   * @param method - its name, for errors
+   * @param plain - gives the backbone's tensors as the method has them, f32; they are disposed
+   * @throws ArgumentError for a method that cannot be folded in
+   */
+  static async fold(
+    method: string,
+    { mergeable, hooks }: { mergeable: boolean; hooks: Hooks },
+    plain: (name: string) => Tensor,
+    context: ForwardContext,
+  ): Promise<MergedBackbone> {
+    const other = Object.keys(hooks).find((hook) => !['patches', 'norm', 'linear', 'touches'].includes(hook));
+    if (!mergeable || other !== undefined) {
+      const reason = mergeable ? `: it acts through '${other}', too` : '';
+      throw new ArgumentError(`petl.${method}: cannot be merged into a backbone${reason}`, {
+        kernel: `petl.${method}`,
+        argument: 'merge',
+      });
+    }
+    return new MergedBackbone(await mergedTensors(context.backbone, plain, hooks, context));
+  }
+
+  /** Writes the backbone as it is now, and a head, with timm's names. */
+  async save(
+    { config, name }: Vit,
+    path: string,
+    options: {
+      dtype: 'f32' | 'bf16';
+      method: string;
+      head: { weight: Tensor; bias: Tensor };
+      /** Gives the tensors that the method leaves as they are, f32; they are disposed. */
+      plain: (name: string) => Tensor;
+    },
+  ): Promise<void> {
+    const { dtype, method, head, plain } = options;
+    const take = (tensorName: string): Tensor => {
+      const tensor = this.tensors.get(tensorName);
+      if (tensor instanceof PackedWeight) return outsideScopes(() => unpackWeight(tensor, { dtype: 'f32' }));
+      return tensor?.alias() ?? plain(tensorName);
+    };
+    await saveVit(config, take, path, { dtype, name: `${name}, ${method} merged`, head });
+  }
+
+  dispose(): void {
+    for (const tensor of this.tensors.values()) tensor.dispose();
+  }
+}
+
 /**
  * The backbone's tensors that a method changes, with the method folded in: matrices packed, the rest f32. The caller disposes them.
  * @param plain - gives the backbone's tensors as the method has them, f32; they are disposed
  * @param hooks - affine, see {@link MethodDefinition.mergeable}
  */
-export async function mergedTensors(
+async function mergedTensors(
   backbone: Vit,
   plain: (name: string) => Tensor,
   hooks: Hooks,

@@ -3,7 +3,8 @@ import type { ForwardContext, Hooks, Initializer, Vit } from '../models';
 import { init } from '../models';
 import type { Tensor } from '../tensor';
 import { guarded } from './guard';
-import { type ModelOptions, PetlModel } from './model';
+import { type InitializeContext, PetlModel } from './model';
+import type { ModelOptions } from './model_options';
 import { registerMethod } from './registry';
 
 /** A trainable tensor that a method adds. */
@@ -45,6 +46,14 @@ export interface MethodDefinition<Options> {
     context: ForwardContext,
     options: Options,
   ): Tensor;
+  dropped?(
+    i: number,
+    which: 'attn' | 'mlp',
+    y: Tensor,
+    p: Parameters,
+    context: ForwardContext,
+    options: Options,
+  ): Tensor;
   stream?(
     i: number,
     which: 'attn' | 'mlp',
@@ -69,10 +78,10 @@ export interface MethodDefinition<Options> {
    */
   mergeable?: boolean;
   /**
-   * Initial values that are made from the backbone's weights, which takes reading them: `model.initialize()` runs it, and so does training before its
-   * first step.
+   * Initial values that are made from the backbone's weights, which takes reading them, or from images of the task: `model.initialize()` runs it, and so does
+   * training before its first step. It writes when all that can fail has been done.
    */
-  initialize?(backbone: Vit, p: Parameters, options: Options): Promise<void>;
+  initialize?(backbone: Vit, p: Parameters, options: Options, context: InitializeContext): Promise<void>;
   /** Refuses options that make no sense, with an ArgumentError. */
   check?(backbone: Vit, options: Options): void;
   /** How a parameter is called in files, where that differs: the authors' name, and whether their layout is the transpose of ours. */
@@ -97,6 +106,7 @@ const hookNames = [
   'norm',
   'linear',
   'branch',
+  'dropped',
   'stream',
   'afterBlock',
   'features',
@@ -155,7 +165,7 @@ export function define<Options extends object>(
       finalNorm: definition.finalNorm ?? true,
       drops: definition.drops?.(options) ?? false,
       mergeable: definition.mergeable ?? false,
-      initialize: async (parameters) => definition.initialize?.(backbone, parameters, options),
+      initialize: async (parameters, context) => definition.initialize?.(backbone, parameters, options, context),
       fileName: definition.fileName ?? ((tensor) => ({ key: tensor })),
       options: { ...(definition.pool ? { pool: definition.pool } : {}), ...modelOptionsOf(given) } as ModelOptions,
     });

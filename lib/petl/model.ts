@@ -1,46 +1,21 @@
 import { checkpoint, block as named, type Retained, valueAndGrad } from '../autograd';
 import type { Device } from '../device';
 import { ArgumentError, MethodError, SidetuneError } from '../errors';
-import { type ForwardContext, type Hooks, type Retain, saveVit, type Vit } from '../models';
+import type { ForwardContext, Hooks, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
 import { isMatrix } from '../models/vit';
+import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
-import { PackedWeight } from '../ops';
 import type { AdamW, Parameter } from '../optim';
 import { keep, outsideScopes, scope } from '../scope';
 import { Tensor } from '../tensor';
 import { saveAdapter } from './adapter_file';
 import { imageInput, labelInput } from './inputs';
-import { mergedTensors } from './merge';
+import { MergedBackbone } from './merge';
 import type { ParameterSpec } from './method';
+import { checkOptions, type ModelOptions } from './model_options';
 import { Passes, type PassInput } from './passes';
-
-/** Where the head reads: CLS after the final norm; the mean of the patches, then the norm; the norm, then the mean of the patches. */
-export type Pool = 'cls' | 'patch_mean_then_norm' | 'norm_then_patch_mean';
-
-export interface ModelOptions {
-  /** Number of classes of the task. */
-  classes: number;
-  /** Names of the classes; kept with the adapter. */
-  labels?: readonly string[];
-  /** Default: the method's own, 'patch_mean_then_norm' for DTL. */
-  pool?: Pool;
-  /** Rate of stochastic depth at the last block; it grows linearly from 0 at the first. Default 0. */
-  dropPath?: number;
-  /** 'activations' (default): fast. 'block-inputs': blocks that gradients flow through run again in backward. */
-  retain?: Retain;
-  /** What side layers read in blocks that nothing flows back through: 'keep' (default) it, or 'recompute' those blocks in backward. */
-  prefix?: 'keep' | 'recompute';
-  /** Of initial values and drop path. Default 0. */
-  seed?: number;
-  /**
-   * Passes of a batch size that came before are replayed as they were recorded ({@link Device.record}), where the method is pure. Default true; false makes
-   * every call anew. The numbers are the same to the bit.
-   */
-  replay?: boolean;
-  /** Share of each label spread over all classes. Default 0. */
-  labelSmoothing?: number;
-}
+import { type Randomness, randomInputs, streamOf } from './randomness';
 
 /** A batch as the data loaders make it. */
 export interface TrainingBatch {
@@ -57,6 +32,25 @@ export interface StepResult {
   images: number;
 }
 
+export interface InitializeOptions {
+  /** Images of the task, for methods whose initial values depend on it; read as far as they are needed. */
+  samples?: AsyncIterable<TrainingBatch>;
+  /** Gives up between two images; the model is then as it was. */
+  signal?: AbortSignal;
+  /** After each image: how many have been looked at, and how many it will be at most. */
+  onSample?(images: number, most: number): void;
+}
+
+/** What a method's `initialize` gets. */
+export interface InitializeContext extends InitializeOptions {
+  /**
+   * Mean cross-entropy [1] of the backbone without the method, under the model's new head: differentiable, with every block run again in backward.
+   * @param hooks - look at it on the way
+   * @param standIns - by name, instead of the backbone's own
+   */
+  backboneLoss(batch: TrainingBatch, hooks: Hooks, standIns: ReadonlyMap<string, Tensor | PackedWeight>): Tensor;
+}
+
 /** @internal What `define` hands over. */
 export interface ModelBlueprint {
   method: string;
@@ -70,52 +64,9 @@ export interface ModelBlueprint {
   finalNorm: boolean;
   drops: boolean;
   mergeable: boolean;
-  initialize(parameters: Readonly<Record<string, Tensor>>): Promise<void>;
+  initialize(parameters: Readonly<Record<string, Tensor>>, context: InitializeContext): Promise<void>;
   fileName(parameter: string): { key: string; transpose?: boolean };
   options: ModelOptions;
-}
-
-/** What is random in a training pass. */
-interface Randomness {
-  /** Drop path's masks by block and branch: '3.attn'. */
-  masks: Readonly<Record<string, Tensor>>;
-  /** The number of the step, i32 [1], for methods that drop numbers. */
-  step: Tensor | undefined;
-}
-
-export const pools: readonly Pool[] = ['cls', 'patch_mean_then_norm', 'norm_then_patch_mean'];
-// Drop path's counters lie far from those of initial values.
-const dropPathBase = 2 ** 44;
-const dropPathStride = 2 ** 14;
-
-function checkOptions(
-  method: string,
-  { classes, pool, dropPath, retain, prefix, seed, labelSmoothing, labels }: ModelOptions,
-): void {
-  const refuse = (argument: string, got: unknown, expected: string): never => {
-    const text = typeof got === 'string' ? `'${got}'` : String(got);
-    throw new ArgumentError(`petl.${method}: '${argument}' is ${text}, expected ${expected}`, {
-      kernel: `petl.${method}`,
-      argument,
-      got: String(got),
-      expected,
-    });
-  };
-  const oneOf = (argument: string, got: unknown, choices: readonly string[]): void => {
-    if (got !== undefined && !choices.includes(got as string)) refuse(argument, got, `one of ${choices.join(', ')}`);
-  };
-  if (!Number.isInteger(classes) || classes < 1) refuse('classes', classes, 'a whole number of at least 1');
-  oneOf('pool', pool, pools);
-  oneOf('retain', retain, ['activations', 'block-inputs']);
-  oneOf('prefix', prefix, ['keep', 'recompute']);
-  if (dropPath !== undefined && !(dropPath >= 0 && dropPath < 1))
-    refuse('dropPath', dropPath, 'a number from 0 to below 1');
-  if (seed !== undefined && !(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32))
-    refuse('seed', seed, 'a whole number from 0 to 4294967295');
-  if (labelSmoothing !== undefined && !(labelSmoothing >= 0 && labelSmoothing < 1)) {
-    refuse('labelSmoothing', labelSmoothing, 'a number from 0 to below 1');
-  }
-  if (labels && labels.length !== classes) refuse('labels', `${labels.length} names`, `${classes} names`);
 }
 
 /**
@@ -139,7 +90,7 @@ export class PetlModel {
   readonly #blueprint: ModelBlueprint;
   readonly #own: Record<string, Tensor> = {}; // the method's parameters
   readonly #trained = new Map<string, Tensor>(); // the backbone's tensors that are trained
-  #merged: Map<string, Tensor | PackedWeight> | undefined; // the backbone's tensors with the method folded in
+  #merged: MergedBackbone | undefined;
   readonly #head: { weight: Tensor; bias: Tensor };
   readonly #buffers = new Map<string, Tensor>();
   readonly #passes: Passes;
@@ -198,12 +149,14 @@ export class PetlModel {
   }
 
   /**
-   * Gives the method's parameters the initial values that it makes from the backbone's weights, where it has such; once, and not after they were read from a
-   * file. Training does so by itself before the first step.
+   * Gives the method's parameters the initial values that it makes from the backbone's weights and, where it needs them, from images of the task; once, and
+   * not after they were read from a file. Training does so by itself before the first step. When it throws, the model is as it was.
+   * @throws ArgumentError when the method needs images and gets none; the signal's reason
    */
-  async initialize(): Promise<void> {
+  async initialize(options: InitializeOptions = {}): Promise<void> {
     if (this.initialized) return;
-    await this.#blueprint.initialize(this.#own);
+    const backboneLoss: InitializeContext['backboneLoss'] = (...given) => this.#backboneLoss(...given);
+    await this.#blueprint.initialize(this.#own, { ...options, backboneLoss });
     this.initialized = true;
   }
 
@@ -259,7 +212,7 @@ export class PetlModel {
       buffer: (name, shape) => this.#buffer(name, shape),
       dropout: (x, rate, place) => {
         if (!random || rate === 0) return x;
-        if (random.step) return ops.dropout(x, random.step, { rate, seed, stream: hash(place) });
+        if (random.step) return ops.dropout(x, random.step, { rate, seed, stream: streamOf(place) });
         throw new MethodError(`petl.${method}: a hook drops numbers, but the definition's 'drops' does not say so`, {
           kernel: `petl.${method}`,
           argument: 'drops',
@@ -268,26 +221,6 @@ export class PetlModel {
       block: (body, inputs) => (retain === 'block-inputs' ? checkpoint(body, inputs) : body(...inputs)),
       dropPath: (i, which) => random?.masks[`${i}.${which}`]?.alias(),
     };
-  }
-
-  // The masks of this step, one for each branch that may be dropped, and its number.
-  #random(batch: number): Record<string, PassInput> {
-    const { depth } = this.backbone.config;
-    const { dropPath, seed } = this.options;
-    const inputs: Record<string, PassInput> = {};
-    for (let i = 1; i <= depth; i++) {
-      const rate = depth > 1 ? (dropPath * (i - 1)) / (depth - 1) : dropPath;
-      if (rate === 0) continue;
-      for (const [index, which] of ['attn', 'mlp'].entries()) {
-        const offset = dropPathBase + ((this.steps * depth + i - 1) * 2 + index) * dropPathStride;
-        const fill = (out: Tensor): void => void ops.randomKeep_(out, { keep: 1 - rate, seed, offset });
-        inputs[`${i}.${which}`] = { shape: [batch], fill };
-      }
-    }
-    if (this.#blueprint.drops) {
-      inputs.step = { shape: [1], dtype: 'i32', fill: (out) => out.write(Int32Array.of(this.steps)) };
-    }
-    return inputs;
   }
 
   // One tensor for each name and shape, made once: the same address in every step.
@@ -318,23 +251,48 @@ export class PetlModel {
 
   #logits(images: Tensor, random?: Randomness): Tensor {
     const { frozenBlocks, prefixTokens, finalNorm } = this.#blueprint;
-    const { pool, retain, prefix } = this.options;
-    const { layerNormEps: eps } = this.backbone.config;
+    const { retain, prefix } = this.options;
     const context = this.#context(images.shape[0]!, random);
     const hooks = this.#merged ? {} : this.#blueprint.hooks;
     const z = this.backbone.forward(images, {
       hooks,
       context,
-      standIns: this.#merged ? new Map([...this.#trained, ...this.#merged]) : this.#trained,
+      standIns: this.#merged ? new Map([...this.#trained, ...this.#merged.tensors]) : this.#trained,
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
     });
+    return this.#read(z, hooks, context, finalNorm, prefixTokens());
+  }
+
+  #backboneLoss(...[batch, hooks, standIns]: Parameters<InitializeContext['backboneLoss']>): Tensor {
+    const { imageSize } = this.backbone.config;
+    return scope(() => {
+      const input = imageInput(imageSize, batch.images);
+      const count = input.shape[0]!;
+      const [images, labels] = [input, labelInput(this.options.classes, batch.labels, count)].map((each) => {
+        const { shape, dtype = 'f32' } = each;
+        const tensor = Tensor.empty(this.device, shape, { dtype, kind: 'data' });
+        each.fill(tensor);
+        return tensor;
+      });
+      const context = this.#context(count);
+      const all = new Map([...this.#trained, ...standIns]);
+      const tokens = { hooks, context, standIns: all, retain: 'block-inputs', recomputedBlocks: 0 } as const;
+      const z = this.backbone.forward(images!, tokens);
+      return ops.softmaxCrossEntropy(this.#read(z, hooks, context, true, this.backbone.prefixTokens), labels!).loss;
+    });
+  }
+
+  // Logits from the tokens behind the last block.
+  #read(z: Tensor, hooks: Hooks, context: ForwardContext, finalNorm: boolean, prefixTokens: number): Tensor {
+    const { pool } = this.options;
+    const { layerNormEps: eps } = this.backbone.config;
     const norm = (x: Tensor): Tensor => {
       if (!finalNorm) return x;
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
-    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens: prefixTokens() });
+    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
     return named('head', () => {
       // The norm works row by row: for CLS it is enough to normalise that row.
       const feature =
@@ -353,7 +311,9 @@ export class PetlModel {
   }
 
   #tensor(name: string): Tensor {
-    return (this.#merged?.get(name) as Tensor | undefined) ?? this.#trained.get(name) ?? this.backbone.frozen(name);
+    return (
+      (this.#merged?.tensors.get(name) as Tensor | undefined) ?? this.#trained.get(name) ?? this.backbone.frozen(name)
+    );
   }
 
   /**
@@ -400,7 +360,7 @@ export class PetlModel {
       images,
       labels: labelInput(this.options.classes, batch.labels, size),
       gradOut: { shape: [1], fill: (tensor) => tensor.write([1]) },
-      ...this.#random(size),
+      ...randomInputs(this.options, this.backbone.config.depth, this.steps, size, this.#blueprint.drops),
     };
     const parameters = Object.fromEntries(this.parameters().map(({ name, tensor }) => [name, tensor]));
     const { labelSmoothing } = this.options;
@@ -502,23 +462,19 @@ export class PetlModel {
    * @throws ArgumentError for a method that cannot be folded in
    */
   async merge(): Promise<void> {
-    const { hooks, mergeable } = this.#blueprint;
-    const other = Object.keys(hooks).find((hook) => !['patches', 'norm', 'linear', 'touches'].includes(hook));
-    if (!mergeable || other !== undefined) {
-      const reason = mergeable ? `: it acts through '${other}', too` : '';
-      throw new ArgumentError(`petl.${this.method}: cannot be merged into a backbone${reason}`, {
-        kernel: `petl.${this.method}`,
-        argument: 'merge',
-      });
-    }
-    const merged = await mergedTensors(this.backbone, (name) => this.#plain(name), hooks, this.#context(1));
+    const merged = await MergedBackbone.fold(
+      this.method,
+      this.#blueprint,
+      (name) => this.#plain(name),
+      this.#context(1),
+    );
     this.unmerge();
     this.#merged = merged;
   }
 
   /** The method acts through its hooks again, from the tensors that it had, bit for bit. */
   unmerge(): void {
-    for (const tensor of this.#merged?.values() ?? []) tensor.dispose();
+    this.#merged?.dispose();
     this.#merged = undefined;
     this.#passes.dispose();
   }
@@ -531,15 +487,11 @@ export class PetlModel {
   async saveMerged(path: string, { dtype = 'f32' }: { dtype?: 'f32' | 'bf16' } = {}): Promise<void> {
     const merged = this.#merged;
     if (!merged) throw new ArgumentError(`petl.${this.method}: not merged, expected merge() before saveMerged()`);
-    const plain = (name: string): Tensor => {
-      const tensor = merged.get(name);
-      if (tensor instanceof PackedWeight) return outsideScopes(() => ops.unpackWeight(tensor, { dtype: 'f32' }));
-      return tensor?.alias() ?? this.#plain(name);
-    };
-    await saveVit(this.backbone.config, plain, path, {
+    await merged.save(this.backbone, path, {
       dtype,
-      name: `${this.backbone.name}, ${this.method} merged`,
+      method: this.method,
       head: this.#head,
+      plain: (name) => this.#plain(name),
     });
   }
 
@@ -554,13 +506,6 @@ export class PetlModel {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-// FNV-1a, 31 bits.
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value >>> 1;
 }
 
 // What goes wrong with a parameter's declaration is said with its name.

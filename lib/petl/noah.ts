@@ -85,6 +85,9 @@ function check(method: string, backbone: Vit, options: NoahOptions, most?: numbe
   checkRate(method, 'dropout', options.dropout);
   if (typeof options.sizes === 'number') checkWhole(method, 'sizes', options.sizes, 0, most);
   const sizes = listed(backbone, options.sizes);
+  if (sizes === null || typeof sizes !== 'object' || Array.isArray(sizes)) {
+    refuseOption(method, 'sizes', JSON.stringify(sizes), 'a whole number, or { prompt, lora, adapter }');
+  }
   for (const module of noahModules) {
     const list: unknown = sizes[module];
     const good = (size: unknown): boolean =>
@@ -139,7 +142,8 @@ function hooks<Options extends NoahOptions>() {
       return ops.linearAdd_(y, ops.linear(input, take('lora.a')), take('lora.b'));
     },
 
-    branch: (i, which, f, _stream, p, context, options) => {
+    // Behind drop path, as its authors have it: an image whose MLP is dropped still gets what the adapter makes of zeros.
+    dropped: (i, which, f, p, context, options) => {
       const sizes = sizesOf(context.backbone, options);
       if (which === 'attn' || sizes.adapter[i - 1] === 0) return f;
       const take = taker(p, context.backbone, i - 1, sizes);
@@ -157,7 +161,8 @@ function hooks<Options extends NoahOptions>() {
 
 /**
  * A subnet of NOAH (Zhang, Zhou and Liu, arXiv 2206.04673): prompts, LoRA and adapters together, of sizes that may differ from block to block. With LoRA's B and
- * W_up at zero it starts as the backbone with prompts in it. Drop path drops the MLP with its adapter. {@link searchNoah} finds sizes.
+ * W_up at zero it starts as the backbone with prompts in it. Drop path drops the MLP, and its adapter reads
+ * what is left of it. {@link searchNoah} finds sizes.
  */
 export const noah = define<NoahOptions>(
   'noah',

@@ -1,6 +1,7 @@
 import { ArgumentError } from '../errors';
 import type { Vit } from '../models';
-import type { ModelOptions, PetlModel } from './model';
+import type { PetlModel } from './model';
+import type { ModelOptions } from './model_options';
 
 type AnyMethod = (backbone: Vit, options: ModelOptions) => PetlModel;
 

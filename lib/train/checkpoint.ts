@@ -1,7 +1,7 @@
 /** Training state on disk: everything that the next step depends on, so that a resumed run continues bit for bit. */
 
 import { FormatError } from '../errors';
-import { openSafetensors, type TensorToWrite, writeSafetensors } from '../io/safetensors';
+import { openSafetensors, type SafetensorsFile, type TensorToWrite, writeSafetensors } from '../io/safetensors';
 import type { AdamW } from '../optim';
 import type { PetlModel } from '../petl';
 import type { Tensor } from '../tensor';
@@ -67,6 +67,20 @@ export async function saveCheckpoint(
   await writeSafetensors(path, tensors, { training_state: JSON.stringify(state) });
 }
 
+function stateIn(path: string, { metadata }: SafetensorsFile): State {
+  if (metadata.training_state !== undefined) return JSON.parse(metadata.training_state) as State;
+  throw new FormatError(`${path}: no training state in it (metadata 'training_state')`, { argument: 'training_state' });
+}
+
+/**
+ * The settings of the run that a checkpoint is of, from its header.
+ * @throws FileError, FormatError: not a checkpoint
+ */
+export async function checkpointSettings(path: string): Promise<Record<string, unknown>> {
+  await using file = await openSafetensors(path);
+  return stateIn(path, file).settings;
+}
+
 /**
  * Reads a checkpoint into a model and an optimizer that were made with the same settings.
  * @throws FileError, FormatError: not a checkpoint, or one of another run (it names the setting that differs)
@@ -79,12 +93,7 @@ export async function loadCheckpoint(
 ): Promise<Progress> {
   const file = await openSafetensors(path);
   try {
-    const text = file.metadata.training_state;
-    if (text === undefined)
-      throw new FormatError(`${path}: no training state in it (metadata 'training_state')`, {
-        argument: 'training_state',
-      });
-    const state = JSON.parse(text) as State;
+    const state = stateIn(path, file);
     const same = (what: string, stored: unknown, now: unknown): void => {
       const [got, expected] = [JSON.stringify(stored), JSON.stringify(now)];
       if (got === expected) return;

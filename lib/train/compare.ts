@@ -8,7 +8,8 @@ import { ArgumentError, FormatError } from '../errors';
 import { fileError, writeFileAtomic } from '../io/atomic';
 import type { Vit } from '../models';
 import { type ModelOptions, methodNamed, methodNames } from '../petl';
-import { type TrainProgress, train } from './train';
+import { checkpointSettings } from './checkpoint';
+import { type TrainOptions, type TrainProgress, train } from './train';
 
 type Images = Dataset | LoadedDataset;
 
@@ -39,15 +40,21 @@ export interface CompareOptions {
   optionsOf?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   /** Stops after the step that is running; its state is saved. */
   signal?: AbortSignal;
+  /** While images are looked at for a method's initial values: how many of how many. */
+  onInitialize?(run: RunInTurn, images: number, of: number): void;
   onProgress?(progress: CompareProgress): void;
 }
 
-export interface CompareProgress {
+/** Which run it is. */
+export interface RunInTurn {
   method: string;
   seed: number;
   /** Counted from 1, finished ones included. */
   run: number;
   runs: number;
+}
+
+export interface CompareProgress extends RunInTurn {
   training: TrainProgress;
 }
 
@@ -93,8 +100,8 @@ type Settings = Record<string, unknown>;
 /**
  * Trains each method with each seed, one run after the other, seed by seed. Runs that are finished in `out` are taken from there; one that was interrupted
  * goes on from its checkpoint, bit for bit.
- * @throws ArgumentError for options, and for an `out` that holds finished runs with other settings, before anything is trained; FormatError for an interrupted
- * run with other settings, when its turn comes
+ * @throws ArgumentError for options, and for an `out` that holds runs with other settings, finished or interrupted; FormatError for a file in it that is none of
+ * a comparison. All before anything is trained.
  */
 export async function compare(options: CompareOptions): Promise<Comparison> {
   const { methods, seeds, out, signal, onProgress } = options;
@@ -108,18 +115,30 @@ export async function compare(options: CompareOptions): Promise<Comparison> {
   const queue = seeds.flatMap((seed) => methods.map((method) => ({ method, seed })));
   const finished = new Map<string, CompareRun>();
   for (const { method, seed } of queue) {
-    const result = readResult(fileOf(out, method, seed), { ...settings.get(method), seed });
-    if (result) finished.set(fileOf(out, method, seed), result);
+    const file = fileOf(out, method, seed);
+    const expected = { ...settings.get(method), seed };
+    const found = existsSync(file) ? readResult(file) : undefined;
+    if (found) {
+      checkSame(`${file}: is of a run`, found.settings, expected);
+      finished.set(file, found.result);
+    } else if (existsSync(checkpointOf(file))) {
+      const stored = await checkpointSettings(checkpointOf(file));
+      checkSame(`${checkpointOf(file)}: is of an interrupted run`, stored, expected);
+    }
   }
   for (const [index, { method, seed }] of queue.entries()) {
     const file = fileOf(out, method, seed);
     if (finished.has(file)) continue;
     if (signal?.aborted) break;
-    const report = (training: TrainProgress): void =>
-      onProgress?.({ method, seed, run: index + 1, runs: queue.length, training });
-    const result = await runOne(options, method, seed, report);
+    const turn = { method, seed, run: index + 1, runs: queue.length };
+    const report = {
+      onProgress: (training: TrainProgress): void => onProgress?.({ ...turn, training }),
+      onInitialize: (images: number, of: number): void => options.onInitialize?.(turn, images, of),
+    };
+    const own = { ...settings.get(method), seed };
+    const result = await runOne(options, method, seed, own, report);
     if (!result) break;
-    const text = JSON.stringify({ settings: { ...settings.get(method), seed }, result }, null, 2);
+    const text = JSON.stringify({ settings: own, result }, null, 2);
     await writeFileAtomic(file, [Buffer.from(`${text}\n`)]);
     rmSync(checkpointOf(file), { force: true });
     finished.set(file, result);
@@ -219,30 +238,28 @@ function fingerprintOf({ classes, samples }: Images): string {
   return `${samples.length} images, ${hash.slice(0, 12)}`;
 }
 
-/** The result in a file of a finished run; undefined where there is none. */
-function readResult(file: string, expected: Settings): CompareRun | undefined {
-  if (!existsSync(file)) return undefined;
+/** Refuses a run of other settings; those that a checkpoint has besides are its own. */
+function checkSame(what: string, stored: Settings, expected: Settings): void {
+  for (const name of Object.keys(expected)) {
+    const [got, wanted] = [JSON.stringify(stored[name]), JSON.stringify(expected[name])];
+    if (got === wanted) continue;
+    throw new ArgumentError(
+      `${what} with ${name} ${got}, this one has ${wanted}; expected the same settings, or another folder`,
+      { kernel: 'compare', argument: name, got: String(got), expected: String(wanted) },
+    );
+  }
+}
+
+const numbers = ['seed', 'accuracy', 'loss', 'parameters', 'peakBytes', 'imagesPerSecond'] as const;
+
+/** What a file of a finished run holds. */
+function readResult(file: string): { settings: Settings; result: CompareRun } {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
   } catch (cause) {
     throw fileError('read', file, cause);
   }
-  const { settings, result } = parse(file, text);
-  for (const name of new Set([...Object.keys(expected), ...Object.keys(settings)])) {
-    const [got, wanted] = [JSON.stringify(settings[name]), JSON.stringify(expected[name])];
-    if (got === wanted) continue;
-    throw new ArgumentError(
-      `${file}: is of a run with ${name} ${got}, this one has ${wanted}; expected the same settings, or another folder`,
-      { kernel: 'compare', argument: name, got: String(got), expected: String(wanted) },
-    );
-  }
-  return result;
-}
-
-const numbers = ['seed', 'accuracy', 'loss', 'parameters', 'peakBytes', 'imagesPerSecond'] as const;
-
-function parse(file: string, text: string): { settings: Settings; result: CompareRun } {
   let found: { settings?: Settings; result?: CompareRun } | null;
   try {
     found = JSON.parse(text);
@@ -261,7 +278,8 @@ async function runOne(
   options: CompareOptions,
   method: string,
   seed: number,
-  onProgress: (progress: TrainProgress) => void,
+  settings: Settings,
+  report: Pick<TrainOptions, 'onProgress' | 'onInitialize'>,
 ): Promise<CompareRun | undefined> {
   const { epochs, batchSize = 32, lr = 1e-3, weightDecay = 0.05, lrOf, signal } = options;
   const checkpoint = checkpointOf(fileOf(options.out, method, seed));
@@ -271,7 +289,7 @@ async function runOne(
   const { stopped, test, peakBytes, imagesPerSecond } = await train(model, {
     train: options.train,
     test: options.test,
-    ...{ epochs, batchSize, lr: lrOf?.[method] ?? lr, weightDecay, seed, checkpoint, onProgress },
+    ...{ epochs, batchSize, lr: lrOf?.[method] ?? lr, weightDecay, seed, checkpoint, settings, ...report },
     resume: true,
     ...(signal ? { signal } : {}),
   });
@@ -281,7 +299,7 @@ async function runOne(
     rmSync(checkpoint, { force: true });
     model.dispose();
     backbone.dispose();
-    return runOne(options, method, seed, onProgress);
+    return runOne(options, method, seed, settings, report);
   }
   const { accuracy, loss } = test;
   return { method, seed, accuracy, loss, parameters: model.parameterCount, peakBytes, imagesPerSecond };

@@ -6,6 +6,7 @@ export {
   type CompareRun,
   type Comparison,
   compare,
+  type RunInTurn,
 } from './compare';
 export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate';
 export { findNoahSizes, type NoahRunOptions } from './noah';

@@ -33,6 +33,10 @@ export interface TrainOptions {
   checkpoint?: string;
   /** Goes on from the checkpoint if there is one. */
   resume?: boolean;
+  /** Further facts of the run, such as where its images come from: to go on from a checkpoint, they must be the same. */
+  settings?: Readonly<Record<string, unknown>>;
+  /** While images are looked at for the method's initial values ({@link PetlModel.initialize}): how many of how many. */
+  onInitialize?(images: number, of: number): void;
   /** Called before each step. */
   beforeStep?(): void;
   /** Stops after the step that is running; the state is saved. */
@@ -103,8 +107,10 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     dtype: model.backbone.dtype,
     dropPath: model.options.dropPath,
     labelSmoothing: model.options.labelSmoothing,
+    pool: model.options.pool,
     modelSeed: model.options.seed,
     augmented: options.augment !== undefined,
+    ...options.settings,
   };
   const steps = batchCount(options.train.length, { batchSize, dropLast });
   const optimizer = adamW(model.parameters(), { lr, weightDecay });
@@ -123,8 +129,9 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     if (options.resume && options.checkpoint && existsSync(options.checkpoint)) {
       progress = await loadCheckpoint(options.checkpoint, model, optimizer, settings);
       peakBefore = progress.peakBytes ?? 0;
+      model.initialized = true;
     } else {
-      await model.initialize();
+      await initialize(model, options);
     }
     let last = { loss: Number.NaN, accuracy: Number.NaN };
     const stepsLeft = (epochs - progress.epoch) * steps - progress.batch;
@@ -185,7 +192,7 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
       progress = { epoch: epoch + 1, batch: 0, lossSum: 0, correct: 0, images: 0 };
       await save();
     }
-    if (stopped()) await save();
+    if (stopped() && model.initialized) await save();
     return {
       epochs: progress.epoch,
       ...last,
@@ -196,5 +203,18 @@ export async function train(model: PetlModel, options: TrainOptions): Promise<Tr
     };
   } finally {
     optimizer.dispose();
+  }
+}
+
+/** Initial values; a run that is stopped meanwhile has not begun. */
+async function initialize(model: PetlModel, options: TrainOptions): Promise<void> {
+  const { train, batchSize, seed = 0, signal, onInitialize } = options;
+  const { imageSize } = model.backbone.config;
+  const onSample = (images: number, most: number): void => onInitialize?.(images, Math.min(most, train.length));
+  const samples = batches(train, { batchSize: batchSize ?? 32, size: imageSize, shuffle: { seed, epoch: 0 } });
+  try {
+    await model.initialize({ samples, onSample, ...(signal ? { signal } : {}) });
+  } catch (error) {
+    if (!signal?.aborted || error !== signal.reason) throw error;
   }
 }

@@ -28,7 +28,7 @@ afterAll(folder.remove);
 test('a row for each method, a line for each epoch', async () => {
   const { status, stdout, stderr } = await compare('run', [...methods, '--seeds', '0-1']);
   expect([status, stdout]).toEqual([0, expect.any(String)]);
-  expect(stdout).toMatch(/\| method \| +accuracy \| seeds \| parameters \| +peak \| images\/s \|/);
+  expect(stdout).toMatch(/\| method \| +test accuracy \| seeds \| parameters \| +peak \| images\/s \|/);
   expect(stdout).toMatch(/\| dtl +\| +[\d.]+ ± [\d.]+ % \| +2 \| +288 \| [\d.]+ [KM]iB \| +\S+ \|/);
   expect(stderr).toMatch(/^dtl, seed 1 \(5 of 6\)\nepoch 1\/4 .*\nepoch 2\/4 /m);
   expect(readdirSync(at('run'))).toHaveLength(6);
@@ -41,6 +41,9 @@ test('a row for each method, a line for each epoch', async () => {
     ['dtl', [0, 1]],
     ['full', [0, 1]],
   ]);
+
+  const shown = await compare('run', [...methods, '--seeds', '0']);
+  expect(shown.stderr).toMatch(/^all runs were finished in .*run already\n$/m);
 
   const other = await compare('run', [...methods, '--seeds', '0', '--lr', '0.5']);
   expect(other.status).toBe(2);

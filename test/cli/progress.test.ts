@@ -51,6 +51,19 @@ describe('trainingProgress', () => {
     ]);
   });
 
+  test('shows images looked at for initial values, and goes on to the epochs', () => {
+    for (const isTerminal of [false, true]) {
+      const screen = new Screen(isTerminal);
+      const progress = trainingProgress(screen as unknown as ProgressStream);
+      progress.update({ images: 1, of: 20 });
+      progress.update({ images: 20, of: 20 });
+      progress.update(state({ step: 2 }));
+      progress.done();
+      expect(screen.text).toContain('1/20  images for initial values');
+      expect(screen.text).toContain('epoch 1/3');
+    }
+  });
+
   test('keeps one line alive on a terminal and gives the terminal back', () => {
     const screen = new Screen(true);
     const progress = trainingProgress(screen as unknown as ProgressStream);

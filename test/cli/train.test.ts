@@ -235,6 +235,9 @@ test('adapters lists those of a folder', async () => {
   const [row] = parseReport(json.stdout, 'adapters').rows;
   expect(row).toMatchObject({ method: 'dtlPlus', classes: 3, labels: CLASSES, backbone: { name: expect.any(String) } });
 
+  const empty = await sidetune(['adapters', at('train')]);
+  expect([empty.status, empty.stderr]).toEqual([0, expect.stringMatching(/^no adapter in .*train: none of its files/)]);
+
   const none = await sidetune(['adapters', at('nowhere')]);
   expect([none.status, none.stdout]).toEqual([1, '']);
   expect(none.stderr).toMatch(/^error: '.*nowhere' could not be read: no such file\n$/);

@@ -33,6 +33,14 @@ describe('help', () => {
     expect(stdout).toContain('--no-progress');
   });
 
+  test('and which options must be given', async () => {
+    const { stdout } = await sidetune(['compare', '--help']);
+    const required = stdout.split(/\n(?= {2}-)/).filter((text) => text.includes('(required)'));
+    expect(required.map((text) => text.trim().split(' ')[0])).toEqual(
+      ['data', 'test', 'out', 'backbone', 'methods'].map((name) => `--${name}`),
+    );
+  });
+
   test('without a command, the help is an error', async () => {
     const { status, stdout, stderr } = await sidetune([]);
     expect([status, stdout]).toEqual([2, '']);
@@ -99,6 +107,11 @@ describe('wrong use ends with 2 and says what is known', () => {
     ['a missing option', ['train', '--data', 'x'], [/required option '--out <dir>' not specified/]],
     ['a missing argument', ['predict', '--adapter', 'a', '--backbone', 'b'], [/missing required argument 'image'/]],
     ['a setting without a value', ['train', '--option', 'rank'], [/'rank' is invalid. Expected 'name=value'/]],
+    [
+      'a setting in broken JSON',
+      ['train', '--option', 'sizes={1'],
+      [/Expected JSON behind '=', because it begins with {/],
+    ],
   ];
   test.each(cases)('%s', async (_, args, said) => {
     const { status, stdout, stderr } = await sidetune(args);

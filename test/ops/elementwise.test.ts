@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { bf16ToFloat32, float32ToBf16 } from '../../lib/io/half';
-import { add, addInto_, cast, fill_, residualAdd, scale } from '../../lib/ops';
+import { add, addInto_, cast, fill_, residualAdd, scale, scaleImages } from '../../lib/ops';
 import { type DType, Tensor } from '../../lib/tensor';
 import { onEachTarget } from '../each_target';
 import { type BadCall, type Case, type InputSpec, kernelTest } from '../kernel_test';
@@ -152,6 +152,27 @@ kernelTest('residual_add', {
       name: 'bf16 scales',
       call: (tensor) => residualAdd(tensor([2, 3, 8]), tensor([2, 3, 8]), tensor([2], 'bf16')),
       code: 'SIDETUNE_DTYPE',
+      argument: 'rowScale',
+    },
+  ],
+});
+
+kernelTest('scale_images', {
+  cases: imageShapes.map((shape) => ({
+    name: `[${shape.join(', ')}]`,
+    inputs: { x: { shape }, rowScale: { shape: [shape[0]], values: (b) => (b % 2 ? 0 : 1.25) } },
+    keeps: () => 0,
+  })),
+  run: ({ x, rowScale }) => scaleImages(x!, rowScale!),
+  reference: ({ x, rowScale }) => reference.scaleImages(x!, rowScale!),
+  computeInputs: ['x'],
+  differentiable: ['x'],
+  tolerance,
+  bad: [
+    {
+      name: 'a scale for each token',
+      call: (tensor) => scaleImages(tensor([2, 3, 8]), tensor([6])),
+      code: 'SIDETUNE_SHAPE',
       argument: 'rowScale',
     },
   ],

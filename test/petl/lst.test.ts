@@ -58,7 +58,7 @@ it('keeps channels, numbers of heads and hidden units with the largest weights',
   await saveVit(source.config, (name) => tensors.get(name)!.alias(), `${folder}/vit.safetensors`);
   const backbone = await load(device, `${folder}/vit.safetensors`, { heads: 2 });
 
-  const model = petl.lst(backbone, { classes: 3, reduction: 4 });
+  const model = petl.lst(backbone, { classes: 3, reduction: 4, importance: 'magnitude' });
   await model.initialize();
   const own = new Map(model.parameters().map(({ name, tensor }) => [name, tensor]));
   const cut = (name: string, rows: readonly number[], columns?: readonly number[]): Float32Array => {
@@ -108,12 +108,18 @@ it('keeps channels, numbers of heads and hidden units with the largest weights',
   await device.close();
 });
 
-it('refuses a reduction that leaves no whole heads', async () => {
+it('refuses options that make no sense', async () => {
   const device = await openDevice();
   const backbone = vit(device, tiny);
   expect(() => petl.lst(backbone, { classes: 3, reduction: 3 })).toThrow(
     /petl.lst: 'reduction' is 3, expected a divisor of dim = 16/,
   );
   expect(() => petl.lst(backbone, { classes: 3, reduction: 16 })).toThrow(/'reduction' is 16/);
+  expect(() => petl.lst(backbone, { classes: 3, reduction: 4, importance: 'size' as 'fisher' })).toThrow(
+    /'importance' is size, expected fisher or magnitude/,
+  );
+  expect(() => petl.lst(backbone, { classes: 3, reduction: 4, samples: 0 })).toThrow(
+    /'samples' is 0, expected a whole/,
+  );
   await device.close();
 });

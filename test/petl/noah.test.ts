@@ -2,7 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { vit } from '../../lib/models';
+import * as ops from '../../lib/ops';
 import * as petl from '../../lib/petl';
+import { Tensor } from '../../lib/tensor';
 import { openDevice } from '../each_target';
 import { Random } from '../random';
 
@@ -74,6 +76,54 @@ describe('the supernet', () => {
       /'sizes.prompt' is \[1\]/,
     );
     expect(() => petl.noah(backbone, { classes: 3, sizes: -1 })).toThrow(/'sizes' is -1/);
+    expect(() => petl.noah(backbone, { classes: 3, sizes: [1, 2, 3] as never })).toThrow(
+      /petl.noah: 'sizes' is \[1,2,3\], expected a whole number, or \{ prompt, lora, adapter \}/,
+    );
+    await device.close();
+  });
+});
+
+describe('drop path', () => {
+  it('drops the MLP in front of the adapter', async () => {
+    const device = await openDevice({ guards: true });
+    const backbone = vit(device, { ...tiny, depth: 1 }, { seed: 1 });
+    const options = { classes: 3, pool: 'cls', dropPath: 1 - 1e-6 } as const; // every branch of this step is dropped
+    const model = petl.noah(backbone, { ...options, sizes: { prompt: [0], lora: [2], adapter: [4] }, dropout: 0 });
+    const numbers = new Map<string, Float32Array>();
+    for (const { name, tensor } of model.parameters()) {
+      numbers.set(
+        name,
+        Float32Array.from({ length: tensor.size }, () => random.normal()),
+      );
+      tensor.write(numbers.get(name)!);
+    }
+    // What is left of the block is the adapter of zeros, the same for all tokens.
+    const at = (name: string): Float32Array => numbers.get(`noah.0.adapter.${name}`)!;
+    const hidden = at('down.bias').map((b) => b / (1 + Math.exp(-1.702 * b)));
+    const shift = at('up.bias').map((b, i) => hidden.reduce((sum, h, j) => sum + h * at('up.weight')[i * 4 + j]!, b));
+    const shifted = petl.define(
+      'shifted',
+      {},
+      {
+        parameters: ({ config }, init) => ({ shift: { shape: [config.dim], init: init.zeros() } }),
+        afterBlock: (_i, z, p) =>
+          ops.scaleShift(z, Tensor.from(z.device, new Float32Array(16).fill(1), [16]), p.shift!),
+      },
+    );
+    const expected = shifted(backbone, options);
+    for (const { name, tensor } of expected.parameters()) tensor.write(name === 'shift' ? shift : numbers.get(name)!);
+    const [mine, theirs] = [model.gradients(batch), expected.gradients(batch)];
+    expect((await mine.loss.read())[0]).toBeCloseTo((await theirs.loss.read())[0]!, 5);
+    const gradients = async (name: string) => (await mine.grads[name]!.read()) as Float32Array;
+    const up = await gradients('noah.0.adapter.up.bias');
+    for (const [i, value] of ((await theirs.grads.shift!.read()) as Float32Array).entries())
+      expect(up[i]).toBeCloseTo(value, 5);
+    expect(Math.max(...up.map(Math.abs))).toBeGreaterThan(1e-3);
+    for (const name of ['adapter.down.weight', 'lora.a', 'lora.b'])
+      expect(
+        (await gradients(`noah.0.${name}`)).every((value) => value === 0),
+        name,
+      ).toBe(true);
     await device.close();
   });
 });

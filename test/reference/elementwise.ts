@@ -12,3 +12,8 @@ export function residualAdd(x: Reference, branch: Reference, rowScale: Reference
   const perImage = x.data.length / x.shape[0]!;
   return reference(x.shape, (i) => x.data[i]! + rowScale.data[Math.floor(i / perImage)]! * branch.data[i]!);
 }
+
+export function scaleImages(x: Reference, rowScale: Reference): Reference {
+  const perImage = x.data.length / x.shape[0]!;
+  return reference(x.shape, (i) => rowScale.data[Math.floor(i / perImage)]! * x.data[i]!);
+}

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { imageFolder, type LoadedDataset, loadDataset } from '../../lib/data';
 import type { Device } from '../../lib/device';
+import { openSafetensors } from '../../lib/io/safetensors';
 import { vit } from '../../lib/models';
 import * as petl from '../../lib/petl';
 import { type CompareOptions, compare, train as run } from '../../lib/train';
@@ -144,10 +145,12 @@ describe('compare', () => {
     expect(existsSync(at('unwritten/linear-0.safetensors'))).toBe(true);
     // The checkpoint of a run that is over, without its result.
     {
+      await using interrupted = await openSafetensors(at('unwritten/linear-0.safetensors'));
+      const { settings } = JSON.parse(interrupted.metadata.training_state!);
       using backbone = vit(device, tiny, { seed: 3 });
       using model = petl.linear(backbone, { classes: 3, labels: train.classes, seed: 0, dropPath: 0.1 });
       const checkpoint = at('unwritten/linear-0.safetensors');
-      await run(model, { train, epochs: 3, batchSize: 5, lr: 0.02, seed: 0, checkpoint, resume: true });
+      await run(model, { train, epochs: 3, batchSize: 5, lr: 0.02, seed: 0, checkpoint, settings, resume: true });
     }
     const { rows } = await compare(once);
     expect(rows[0]!.runs[0]!.accuracy).toBe(whole.rows[0]!.runs[0]!.accuracy);
@@ -215,15 +218,35 @@ describe('compare refuses', () => {
     expect(device.memory().currentBytes).toBe(0);
   });
 
-  it('to go on with an interrupted run that had other settings', async () => {
+  // The run that was interrupted would be the last: nothing is trained before it is found out.
+  it('to go on with an interrupted run that had other settings, before anything is trained', async () => {
+    const once = { lrOf: {}, optionsOf: {} };
     const controller = new AbortController();
-    const once = { methods: ['linear'], lrOf: {}, optionsOf: {} };
-    const { signal } = controller;
-    await compare(options('interrupted', { ...once, signal, onProgress: () => controller.abort() }));
-    await expect(compare(options('interrupted', { ...once, lr: 0.03 }))).rejects.toMatchObject({
-      name: 'FormatError',
-      message: expect.stringMatching(/linear-0\.safetensors: is of a run with lr 0\.02, this one has 0\.03/),
-    });
+    const trained: string[] = [];
+    const stop = { signal: controller.signal, onProgress: () => controller.abort() };
+    await compare(options('interrupted', { ...once, ...stop, methods: ['ssf'], seeds: [5] }));
+    expect(readdirSync(at('interrupted'))).toEqual(['ssf-5.safetensors']);
+    const all = { ...once, methods: ['linear', 'ssf'], onProgress: () => trained.push('a step') };
+    const others: [Partial<CompareOptions>, RegExp][] = [
+      [{ lr: 0.03 }, /lr 0\.02, this one has 0\.03; expected the same settings, or another folder$/],
+      [{ lrOf: { ssf: 0.03 } }, /lr 0\.02, this one has 0\.03/],
+      [{ model: { dropPath: 0.2 } }, /dropPath 0\.1, this one has 0\.2/],
+      [{ model: { dropPath: 0.1, pool: 'norm_then_patch_mean' } }, /pool "cls", this one has "norm_then_patch_mean"/],
+      [{ test: train }, /test "9 images, .*, this one has "12 images/],
+      [{ backbone: async () => vit(device, tiny, { seed: 4 }) }, /backbone ".*", this one has "/],
+    ];
+    for (const [more, said] of others) {
+      await expect(compare(options('interrupted', { ...all, ...more }))).rejects.toMatchObject({
+        name: 'ArgumentError',
+        message: expect.stringMatching(/ssf-5\.safetensors: is of an interrupted run with /),
+      });
+      await expect(compare(options('interrupted', { ...all, ...more }))).rejects.toThrow(said);
+    }
+    expect(trained).toEqual([]);
+    writeFileSync(at('interrupted/linear-5.safetensors'), 'no checkpoint');
+    await expect(compare(options('interrupted', all))).rejects.toMatchObject({ name: 'FormatError' });
+    expect(trained).toEqual([]);
+    expect(device.memory().currentBytes).toBe(0);
   });
 
   it('a result that is none, by its name', async () => {

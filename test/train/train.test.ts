@@ -1,9 +1,9 @@
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { affineAugment, imageFolder, type LoadedDataset, loadDataset } from '../../lib/data';
+import { affineAugment, batches, imageFolder, type LoadedDataset, loadDataset } from '../../lib/data';
 import type { Device } from '../../lib/device';
 import { SidetuneError } from '../../lib/errors';
 import { init, vit } from '../../lib/models';
@@ -82,6 +82,48 @@ describe('train', () => {
     expect(summary.test!.accuracy).toBeGreaterThan(0.9);
     expect(summary.epochs).toBe(12);
     expect(new Set(seen).size).toBe(12);
+    await device.close();
+  });
+
+  it('gives its images to a method whose initial values depend on them', async () => {
+    const device = await openDevice();
+    const backbone = vit(device, tiny, { seed: 3 });
+    const lst = (): PetlModel => petl.lst(backbone, { classes: 2, reduction: 4, samples: 6 });
+    const checkpoint = path.join(folder, 'lst.safetensors');
+    // Stopped before the first step it has not begun: nothing to go on from.
+    const controller = new AbortController();
+    const signal = controller.signal;
+    const stopped = lst();
+    controller.abort();
+    const { stopped: early, epochs } = await train(stopped, { train: images, ...settings, checkpoint, signal });
+    expect([early, epochs, stopped.initialized]).toEqual([true, 0, false]);
+    expect(existsSync(checkpoint)).toBe(false);
+
+    // Its first six images in the order of the run.
+    const [trained, expected] = [lst(), lst()];
+    let start: ReturnType<typeof numbersOf> | undefined;
+    const beforeStep = (): void => {
+      start ??= numbersOf(trained);
+    };
+    const seen: string[] = [];
+    const onInitialize = (done: number, of: number): void => void seen.push(`${done}/${of}`);
+    await train(trained, { train: images, ...settings, beforeStep, onInitialize });
+    expect(seen).toEqual(['1/6', '2/6', '3/6', '4/6', '5/6', '6/6']);
+    const { seed } = settings;
+    const samples = batches(images, { batchSize: 1, shuffle: { seed, epoch: 0 } });
+    await expected.initialize({ samples });
+    expect(await start).toEqual(await numbersOf(expected));
+    expect(await start).not.toEqual(await numbersOf(stopped));
+
+    // Stopped after a step, gone on with and stopped again, it is the same run.
+    for (const steps of [1, 2, 100]) {
+      const model = lst();
+      const stop = new AbortController();
+      let left = steps;
+      const onProgress = (): void => void (--left === 0 && stop.abort());
+      await train(model, { train: images, ...settings, checkpoint, resume: true, signal: stop.signal, onProgress });
+      if (steps === 100) expect(await numbersOf(model)).toEqual(await numbersOf(trained));
+    }
     await device.close();
   });
 
