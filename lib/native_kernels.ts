@@ -81,7 +81,7 @@ export interface Kernels {
       /** in [..., I] like gradOut */ x?: Tensor | undefined;
       /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
       /** in [..., O] like gradOut */ preActivation?: Tensor | undefined;
-      /** in [..., I] like gradOut */ xPreActivation?: Tensor | undefined;
+      /** in [..., I] like gradOut, u8 for bf16 */ xSlope?: Tensor | undefined;
       /** in [..., I] like gradOut */ residual?: Tensor | undefined;
       activation?: 'none' | 'gelu' | undefined;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
@@ -134,17 +134,17 @@ export interface Kernels {
       /** in [O] f32 */ bias2?: Tensor | undefined;
       /** in [..., O] like x */ residual?: Tensor | undefined;
       /** out [..., O] like x */ out?: Tensor | undefined;
-      /** saved [..., H] like x */ preActivation?: Tensor | undefined;
+      /** saved [..., H] like x, u8 for bf16 */ slope?: Tensor | undefined;
     },
     flags?: CallFlags,
   ): {
     out: Tensor;
-    preActivation?: Tensor;
+    slope?: Tensor;
   };
   mlpBackward(
     args: {
       /** in [..., O] f32 bf16 */ gradOut: Tensor;
-      /** in [..., H] like gradOut */ preActivation: Tensor;
+      /** in [..., H] like gradOut, u8 for bf16 */ slope: Tensor;
       /** in [H, I] f32 bf16 */ weight1: Tensor;
       /** in [O, H] f32 bf16 */ weight2: Tensor;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;

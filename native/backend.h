@@ -17,7 +17,7 @@ namespace sidetune {
 #undef KERNEL
 
 // Goes up with every change of what a backend's library and the addon share: this file, fields and kernels.def.
-constexpr uint32_t kBackendVersion = 6;
+constexpr uint32_t kBackendVersion = 7;
 
 // A backend's own state for one open device: threads and primitive caches on the CPU, handles on CUDA.
 struct BackendDevice;

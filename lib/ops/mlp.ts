@@ -21,7 +21,7 @@ export interface MlpWeights {
  * @param weights - packed in the dtype of x, or in i8 (see {@link linear})
  * @param residual - [..., O] in the dtype of x
  * @returns [..., O], dtype of x; sums are f32
- * Keeps for backward: x W₁ᵀ + b₁, [..., H].
+ * Keeps for backward: GELU'(x W₁ᵀ + b₁), [..., H], f32; beside bf16 in bytes, to within 0.0025.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @example const z = ops.mlp(ops.layerNorm(z, gamma, beta), { weight1, bias1, weight2, bias2 }, z);
  */
@@ -30,18 +30,18 @@ export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, r
   const needed = needs(inputs);
   const first = needed ? weight1.differentiable(x.dtype) : weight1;
   const second = needed ? weight2.differentiable(x.dtype) : weight2;
-  const { out, preActivation } = kernels.mlpForward(
+  const { out, slope } = kernels.mlpForward(
     { x, weight1: first.forward, bias1, weight2: second.forward, bias2, residual },
     { save: needed?.x ?? false },
   );
   return record('mlp', inputs, out, {
-    state: { preActivation },
+    state: { slope },
     backward: ({ gradOut, saved, wanted, frugal }) => {
       if (!wanted.x) return { residual: gradOut };
       const { gradX } = kernels.mlpBackward(
         {
           gradOut,
-          preActivation: saved.preActivation!,
+          slope: saved.slope!,
           weight1: first.forBackward(frugal),
           weight2: second.forBackward(frugal),
         },

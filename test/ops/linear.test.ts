@@ -276,7 +276,7 @@ kernelTest('linear, of an input that two layers read', {
         kernels.linearBackward({
           gradOut: tensor([2, 4]),
           weight: tensor([4, 8]),
-          xPreActivation: tensor([2, 8]),
+          xSlope: tensor([2, 8]),
           residual: tensor([2, 8]),
         }),
       code: 'SIDETUNE_ARGUMENT',
