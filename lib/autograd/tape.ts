@@ -29,8 +29,6 @@ export interface BackwardContext {
    * returns the sum. Undefined when there is none yet or the input needs no gradient.
    */
   pending(input: string): Tensor | undefined;
-  /** Memory counts more than time here: what an op would derive from a frozen weight and keep, it makes for this call alone. */
-  frugal: boolean;
   /** An f32 tensor in the input's shape that the backward kernel adds to (+=); undefined when the input needs no gradient. */
   accumulator(input: string): Tensor | undefined;
 }
@@ -131,15 +129,12 @@ export class Tape {
   #block = '';
   /** Only finds out what depends on what: nothing is saved. */
   readonly dry: boolean;
-  /** See {@link BackwardContext.frugal}. */
-  readonly frugal: boolean;
 
   constructor(
     private readonly parent: Tape | null = null,
-    options: { dry?: boolean; frugal?: boolean } = {},
+    options: { dry?: boolean } = {},
   ) {
     this.dry = options.dry ?? false;
-    this.frugal = options.frugal ?? false;
   }
 
   static current(): Tape | null {
@@ -297,7 +292,6 @@ export class Tape {
           gradOut,
           saved,
           wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
-          frugal: this.frugal,
           pending: (input) => {
             const value = node.inputs[input];
             const grad = value?.grad;

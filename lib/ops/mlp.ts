@@ -36,14 +36,14 @@ export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, r
   );
   return record('mlp', inputs, out, {
     state: { slope },
-    backward: ({ gradOut, saved, wanted, frugal }) => {
+    backward: ({ gradOut, saved, wanted }) => {
       if (!wanted.x) return { residual: gradOut };
       const { gradX } = kernels.mlpBackward(
         {
           gradOut,
           slope: saved.slope!,
-          weight1: first.forBackward(frugal),
-          weight2: second.forBackward(frugal),
+          weight1: first.forBackward(),
+          weight2: second.forBackward(),
         },
         { kind: 'gradients' },
       );
