@@ -12,6 +12,8 @@ export interface Kernels {
       /** out [..., d] like x */ out?: Tensor | undefined;
       /** saved [...] f32 */ mean?: Tensor | undefined;
       /** saved [...] f32 */ rstd?: Tensor | undefined;
+      /** saved [..., d] u8 */ xhat?: Tensor | undefined;
+      /** saved [...] f32 */ step?: Tensor | undefined;
       eps?: number | undefined;
     },
     flags?: CallFlags,
@@ -19,14 +21,18 @@ export interface Kernels {
     out: Tensor;
     mean?: Tensor;
     rstd?: Tensor;
+    xhat?: Tensor;
+    step?: Tensor;
   };
   layerNormBackward(
     args: {
       /** in [..., d] f32 bf16 */ gradOut: Tensor;
-      /** in [..., d] like gradOut */ x: Tensor;
+      /** in [..., d] like gradOut */ x?: Tensor | undefined;
       /** in [d] f32 */ weight: Tensor;
-      /** in [...] f32 */ mean: Tensor;
+      /** in [...] f32 */ mean?: Tensor | undefined;
       /** in [...] f32 */ rstd: Tensor;
+      /** in [..., d] u8 */ xhat?: Tensor | undefined;
+      /** in [...] f32 */ step?: Tensor | undefined;
       /** in [..., d] like gradOut */ residual?: Tensor | undefined;
       /** out [..., d] like gradOut */ gradX?: Tensor | undefined;
       /** inOut [d] f32 */ gradWeight?: Tensor | undefined;

@@ -274,8 +274,11 @@ export class Vit {
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
 
+    // No hook is shown the stream between the branches: then it need not be kept, nor a frozen MLP's sum apart from it.
+    const unread = !hooks.stream && !hooks.branch;
     const norm = (name: string, x: Tensor): Tensor => {
-      const y = ops.layerNorm(x, plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`), { eps });
+      const compact = name === 'norm2' && unread;
+      const y = ops.layerNorm(x, plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`), { eps, compact });
       return hooks.norm ? replace(y, hooks.norm(`${prefix}.${name}`, y, context)) : y;
     };
     const touched = (name: string): boolean =>
@@ -335,7 +338,9 @@ export class Vit {
         return then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) => branch('mlp', attended, hidden, fc2));
       }
       const weights = { weight1, bias1, weight2, bias2 };
-      return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual));
+      const scales = { gamma: plain(`${prefix}.norm2.weight`), beta: plain(`${prefix}.norm2.bias`) };
+      const inPlace = unread && attended.dtype === 'bf16' && !needs(scales);
+      return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual, { inPlace }));
     };
     const result = then(norm('norm2', attended), mlp);
     attended.dispose();
