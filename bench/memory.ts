@@ -49,7 +49,7 @@ async function plan(setup: Setup, batches: ReturnType<typeof trainingBatches>, n
   try {
     using optimizer = adamW(model.parameters());
     const batch = batches(setup.batch, model.backbone.config.imageSize);
-    // From the second step on everything that lasts is there: h, the packings for backward.
+    // From the second step on everything that lasts is there, such as h.
     await model.step(batch, optimizer);
     device.resetPeak();
     await model.step(batch, optimizer);

@@ -12,6 +12,8 @@ export interface Kernels {
       /** out [..., d] like x */ out?: Tensor | undefined;
       /** saved [...] f32 */ mean?: Tensor | undefined;
       /** saved [...] f32 */ rstd?: Tensor | undefined;
+      /** saved [..., d] u8 */ xhat?: Tensor | undefined;
+      /** saved [...] f32 */ step?: Tensor | undefined;
       eps?: number | undefined;
     },
     flags?: CallFlags,
@@ -19,6 +21,8 @@ export interface Kernels {
     out: Tensor;
     mean?: Tensor;
     rstd?: Tensor;
+    xhat?: Tensor;
+    step?: Tensor;
   };
   layerNormProjectForward(
     args: {
@@ -42,10 +46,12 @@ export interface Kernels {
   layerNormBackward(
     args: {
       /** in [..., d] f32 bf16 */ gradOut: Tensor;
-      /** in [..., d] like gradOut */ x: Tensor;
+      /** in [..., d] like gradOut */ x?: Tensor | undefined;
       /** in [d] f32 */ weight: Tensor;
-      /** in [...] f32 */ mean: Tensor;
+      /** in [...] f32 */ mean?: Tensor | undefined;
       /** in [...] f32 */ rstd: Tensor;
+      /** in [..., d] u8 */ xhat?: Tensor | undefined;
+      /** in [...] f32 */ step?: Tensor | undefined;
       /** in [..., d] like gradOut */ residual?: Tensor | undefined;
       /** out [..., d] like gradOut */ gradX?: Tensor | undefined;
       /** inOut [d] f32 */ gradWeight?: Tensor | undefined;
@@ -100,7 +106,7 @@ export interface Kernels {
       /** in [..., I] like gradOut */ x?: Tensor | undefined;
       /** in [O, I] f32 bf16 */ weight?: Tensor | undefined;
       /** in [..., O] like gradOut */ preActivation?: Tensor | undefined;
-      /** in [..., I] like gradOut */ xPreActivation?: Tensor | undefined;
+      /** in [..., I] like gradOut, u8 for bf16 */ xSlope?: Tensor | undefined;
       /** in [..., I] like gradOut */ residual?: Tensor | undefined;
       activation?: 'none' | 'gelu' | undefined;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;
@@ -153,17 +159,17 @@ export interface Kernels {
       /** in [O] f32 */ bias2?: Tensor | undefined;
       /** in [..., O] like x */ residual?: Tensor | undefined;
       /** out [..., O] like x */ out?: Tensor | undefined;
-      /** saved [..., H] like x */ preActivation?: Tensor | undefined;
+      /** saved [..., H] like x, u8 for bf16 */ slope?: Tensor | undefined;
     },
     flags?: CallFlags,
   ): {
     out: Tensor;
-    preActivation?: Tensor;
+    slope?: Tensor;
   };
   mlpBackward(
     args: {
       /** in [..., O] f32 bf16 */ gradOut: Tensor;
-      /** in [..., H] like gradOut */ preActivation: Tensor;
+      /** in [..., H] like gradOut, u8 for bf16 */ slope: Tensor;
       /** in [H, I] f32 bf16 */ weight1: Tensor;
       /** in [O, H] f32 bf16 */ weight2: Tensor;
       /** out [..., I] like gradOut */ gradX?: Tensor | undefined;

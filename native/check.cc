@@ -283,10 +283,12 @@ class Checker {
   void check_dtype(const Field& field, const Tensor& t) const {
     if (field.dtypes.like) {
       const Tensor* other = tensor_of(field.dtypes.like);
-      if (other && *other && other->dtype != t.dtype) {
-        const std::string expected = name_of(other->dtype);
+      if (other && *other && field.dtypes.beside(other->dtype) != t.dtype) {
+        const std::string expected = name_of(field.dtypes.beside(other->dtype));
         refuse(Code::dtype, field, name_of(t.dtype), expected,
-               std::string("is ") + name_of(t.dtype) + ", expected " + expected + " like " + quoted(field.dtypes.like));
+               std::string("is ") + name_of(t.dtype) + ", expected " + expected +
+                   (field.dtypes.beside(other->dtype) != other->dtype ? " beside bf16 of " : " like ") +
+                   quoted(field.dtypes.like));
       }
     } else if (!(field.dtypes.set >> static_cast<int>(t.dtype) & 1)) {
       const std::string expected = names_of(field.dtypes);
@@ -341,7 +343,7 @@ class Checker {
     t = Tensor();
     if (field.dtypes.like) {
       const Tensor* other = tensor_of(field.dtypes.like);
-      t.dtype = other->dtype;
+      t.dtype = field.dtypes.beside(other->dtype);
     } else {
       int dtype = 0;
       while (!(field.dtypes.set >> dtype & 1)) dtype++;
@@ -500,7 +502,9 @@ std::string describe(const char* kernel, const char* family, const FieldList& fi
       for (int i = 0; i < kDTypes; i++)
         if (field.dtypes.set >> i & 1) dtypes.push_back(name_of(static_cast<DType>(i)));
       text += std::string(",\"spec\":\"") + field.spec + "\",\"dtypes\":\"" +
-              (field.dtypes.like ? "like " + camel_case(field.dtypes.like) : join(dtypes, " ")) + "\"";
+              (field.dtypes.like ? "like " + camel_case(field.dtypes.like) + (field.dtypes.in_bytes ? ", u8 for bf16" : "")
+                                 : join(dtypes, " ")) +
+              "\"";
       if (field.list) text += ",\"list\":true";
       if (field.is_optional) text += ",\"optional\":true";
       if (field.takes_packed) text += ",\"packed\":true";

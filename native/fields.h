@@ -35,14 +35,18 @@ enum class Role : uint8_t {
 struct DTypes {
   uint32_t set = 0;
   const char* like = nullptr;
+  bool in_bytes = false;  // u8 where that field is bf16
+
+  DType beside(DType other) const { return in_bytes && other == DType::bf16 ? DType::u8 : other; }
 };
-constexpr DTypes operator|(DTypes a, DTypes b) { return {a.set | b.set, nullptr}; }
+constexpr DTypes operator|(DTypes a, DTypes b) { return {a.set | b.set}; }
 constexpr DTypes f32{1u << static_cast<int>(DType::f32)};
 constexpr DTypes bf16{1u << static_cast<int>(DType::bf16)};
 constexpr DTypes i32{1u << static_cast<int>(DType::i32)};
 constexpr DTypes u8{1u << static_cast<int>(DType::u8)};
 constexpr DTypes i8{1u << static_cast<int>(DType::i8)};
 constexpr DTypes like(const char* field) { return {0, field}; }
+constexpr DTypes bytes_like(const char* field) { return {0, field, true}; }
 
 // What an option accepts.
 struct Range {

@@ -66,7 +66,7 @@ void LinearBackward::check(const char* kernel) const {
     refuse_argument(kernel, "pre_activation", "missing", "a tensor, since there is an activation");
   }
   check_pre_activation(kernel, is_wanted(pre_activation), activation);
-  if (residual && x_pre_activation) refuse_argument(kernel, "residual", "given", "nothing where x came out of a GELU");
+  if (residual && x_slope) refuse_argument(kernel, "residual", "given", "nothing where x came out of a GELU");
 }
 
 void LinearAddForward::check(const char* kernel) const {

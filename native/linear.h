@@ -3,8 +3,9 @@
 // GELU is the erf form, v Φ(v). Backward, with g = gradOut, or gradOut ∘ GELU'(pre) behind a GELU:
 //   gradX = g W + residual        gradWeight += gᵀ x        gradBias += Σ_rows g
 // Backward's residual is a gradient that x already has from elsewhere; forward's has gradOut itself. Where x itself came out of a
-// GELU, xPreActivation takes its derivative along: gradX = (g W) ∘ GELU'(xPreActivation). Saved for backward: pre, and only
-// behind a GELU. x serves gradWeight alone and W gradX alone: a frozen layer keeps no x.
+// GELU, xSlope takes its derivative along: gradX = (g W) ∘ xSlope, which `slope` of the call that made x was
+// (native/gelu_slope.h; mlp's way). Saved for backward: pre, and only behind a GELU. x serves gradWeight alone and W gradX alone:
+// a frozen layer keeps no x.
 //
 // LinearAdd adds a layer of few inputs, such as an adapter of low rank, into the columns [column, column + O) of y, in place:
 //   y[..., column : column + O] += x Wᵀ
@@ -32,6 +33,7 @@ enum class Activation : uint8_t { none, gelu };
 
 struct LinearForward {
   Tensor x, weight, bias, residual, out, pre_activation;
+  Tensor slope;  // GELU'(pre), instead of pre: no field, mlp alone asks for it
   Activation activation = Activation::none;
 
   template <class Fields>
@@ -49,7 +51,7 @@ struct LinearForward {
 };
 
 struct LinearBackward {
-  Tensor grad_out, x, weight, pre_activation, x_pre_activation, residual, grad_x, grad_weight, grad_bias;
+  Tensor grad_out, x, weight, pre_activation, x_slope, residual, grad_x, grad_weight, grad_bias;
   Activation activation = Activation::none;
 
   template <class Fields>
@@ -58,7 +60,7 @@ struct LinearBackward {
     field.in("x", x, "... I", like("grad_out")).optional();
     field.in("weight", weight, "O I", f32 | bf16).packed().optional();
     field.in("pre_activation", pre_activation, "... O", like("grad_out")).optional();
-    field.in("x_pre_activation", x_pre_activation, "... I", like("grad_out")).optional();
+    field.in("x_slope", x_slope, "... I", bytes_like("grad_out")).optional();
     field.in("residual", residual, "... I", like("grad_out")).optional();
     field.choice("activation", activation, "none gelu");
     field.out("grad_x", grad_x, "... I", like("grad_out")).may_alias("residual").optional();

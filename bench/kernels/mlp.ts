@@ -22,9 +22,9 @@ export const mlpBenches: KernelBench[] = [
   {
     kernel: 'mlpBackward',
     direction: 'backward',
-    args: ({ tensor, batch, tokens, width, hidden }) => ({
+    args: ({ tensor, dtype, batch, tokens, width, hidden }) => ({
       gradOut: tensor([batch, tokens, width]),
-      preActivation: tensor([batch, tokens, hidden]),
+      slope: tensor([batch, tokens, hidden], dtype === 'f32' ? 'f32' : 'u8'),
       weight1: pack(tensor([hidden, width]), 'packed_transposed'),
       weight2: pack(tensor([width, hidden]), 'packed_transposed'),
     }),

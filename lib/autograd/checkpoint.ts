@@ -24,7 +24,7 @@ export function checkpoint<T extends Tensor | Tensor[]>(body: (...inputs: Tensor
   if (differentiable.length === 0) return result;
   // The caller may dispose the inputs before backward, which therefore works on the aliases that the tape keeps.
   tape.recordReplay(inputs, differentiable, (grads, saved) => {
-    const replay = new Tape(tape, { frugal: true });
+    const replay = new Tape(tape);
     let repeated: Tensor[] = [];
     try {
       for (const [index, tensor] of saved.entries()) replay.identify(tensor, inputs[index]!);

@@ -31,8 +31,6 @@ export interface BackwardContext {
    * returns the sum. Undefined when there is none yet or the input needs no gradient.
    */
   pending(input: string): Tensor | undefined;
-  /** Memory counts more than time here: what an op would derive from a frozen weight and keep, it makes for this call alone. */
-  frugal: boolean;
   /** An f32 tensor in the input's shape that the backward kernel adds to (+=); undefined when the input needs no gradient. */
   accumulator(input: string): Tensor | undefined;
   /** Says that backward has itself put the buffer of {@link Recording.undo} back to what it was. */
@@ -136,15 +134,12 @@ export class Tape {
   #block = '';
   /** Only finds out what depends on what: nothing is saved. */
   readonly dry: boolean;
-  /** See {@link BackwardContext.frugal}. */
-  readonly frugal: boolean;
 
   constructor(
     private readonly parent: Tape | null = null,
-    options: { dry?: boolean; frugal?: boolean } = {},
+    options: { dry?: boolean } = {},
   ) {
     this.dry = options.dry ?? false;
-    this.frugal = options.frugal ?? false;
   }
 
   static current(): Tape | null {
@@ -305,7 +300,6 @@ export class Tape {
           grads,
           saved,
           wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
-          frugal: this.frugal,
           pending: (input) => {
             const value = node.inputs[input];
             const grad = value?.grad;

@@ -292,6 +292,8 @@ export class Vit {
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
 
+    // No hook is shown the stream between the branches: then it need not be kept, nor a frozen MLP's sum apart from it.
+    const unread = !hooks.stream && !hooks.branch;
     const norm = (name: string, x: Tensor): Tensor => {
       const [gamma, beta] = [plain(`${prefix}.${name}.weight`), plain(`${prefix}.${name}.bias`)];
       let y: Tensor;
@@ -300,7 +302,7 @@ export class Vit {
         y = both.out;
         side.keep(both.u);
       } else {
-        y = ops.layerNorm(x, gamma, beta, { eps });
+        y = ops.layerNorm(x, gamma, beta, { eps, compact: name === 'norm2' && unread });
       }
       return hooks.norm ? replace(y, hooks.norm(`${prefix}.${name}`, y, context)) : y;
     };
@@ -366,7 +368,9 @@ export class Vit {
         return then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) => branch('mlp', attended, hidden, fc2));
       }
       const weights = { weight1, bias1, weight2, bias2 };
-      return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual));
+      const scales = { gamma: plain(`${prefix}.norm2.weight`), beta: plain(`${prefix}.norm2.bias`) };
+      const inPlace = unread && attended.dtype === 'bf16' && !needs(scales);
+      return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual, { inPlace }));
     };
     const result = then(norm('norm2', attended), mlp);
     attended.dispose();

@@ -40,13 +40,13 @@ export function linear(
   return record('linear', inputs, out, {
     saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
     state: { preActivation },
-    backward: ({ gradOut, saved, wanted, frugal, pending, accumulator }) => {
+    backward: ({ gradOut, saved, wanted, pending, accumulator }) => {
       if (!wanted.x && !wanted.weight && !wanted.bias) return { residual: gradOut };
       const { gradX } = kernels.linearBackward(
         {
           gradOut,
           x: saved.x,
-          weight: wanted.x ? (frozen?.forBackward(frugal) ?? saved.weight) : undefined,
+          weight: wanted.x ? (frozen?.forBackward() ?? saved.weight) : undefined,
           preActivation: saved.preActivation,
           residual: pending('x'),
           activation,
@@ -111,13 +111,13 @@ export function linearAdd_(
   kernels.linearAddForward({ y, x, weight: frozen?.forward ?? plain!, column });
   return record('linearAdd_', inputs, y.alias(), {
     saved: { x: needed?.weight ? x : undefined, weight: needed?.x ? plain : undefined },
-    backward: ({ gradOut, saved, wanted, frugal, accumulator }) => {
+    backward: ({ gradOut, saved, wanted, accumulator }) => {
       if (!wanted.x && !wanted.weight) return { y: gradOut };
       const { gradX } = kernels.linearAddBackward(
         {
           gradOut,
           x: saved.x,
-          weight: wanted.x ? (frozen?.forBackward(frugal) ?? saved.weight) : undefined,
+          weight: wanted.x ? (frozen?.forBackward() ?? saved.weight) : undefined,
           gradWeight: accumulator('weight'),
           column,
         },
@@ -130,7 +130,6 @@ export function linearAdd_(
 
 /** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
 export class PackedWeight {
-  #backward: Tensor | undefined;
   readonly #widened = new Map<DType, PackedWeight>();
 
   /** @internal */
@@ -149,15 +148,9 @@ export class PackedWeight {
     return this.forward.dtype;
   }
 
-  /** The packing for the gradient of x; made when a backward first asks for it, and kept. */
-  get backward(): Tensor {
-    this.#backward ??= outsideScopes(() => repack(this.forward, this.dtype, 'weights', 'packed_transposed'));
-    return this.#backward;
-  }
-
-  /** @internal {@link backward}; or, where it is not there yet and memory counts more than time, one for the scope that runs. */
-  forBackward(frugal: boolean): Tensor {
-    if (!frugal || this.#backward) return this.backward;
+  /** @internal The packing for the gradient of x: a new one, which goes with the call. It takes a small part of the product's time, and kept of each
+   * weight it would be as much memory again. */
+  forBackward(): Tensor {
     return repack(this.forward, this.dtype, 'workspace', 'packed_transposed');
   }
 
@@ -178,7 +171,6 @@ export class PackedWeight {
 
   dispose(): void {
     this.forward.dispose();
-    this.#backward?.dispose();
     for (const weight of this.#widened.values()) weight.dispose();
   }
 

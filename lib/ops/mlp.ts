@@ -14,6 +14,11 @@ export interface MlpWeights {
   bias2?: Tensor | undefined;
 }
 
+export interface MlpOptions {
+  /** The result takes the place of `residual`, which nobody keeps or reads again. Default false. */
+  inPlace?: boolean;
+}
+
 /**
  * The MLP of a transformer block with frozen weights: `out = GELU(x W₁ᵀ + b₁) W₂ᵀ + b₂ + residual`. What `linear` twice gives, without the hidden numbers,
  * and in backward their gradient, ever being in memory as a whole.
@@ -21,29 +26,36 @@ export interface MlpWeights {
  * @param weights - packed in the dtype of x, or in i8 (see {@link linear})
  * @param residual - [..., O] in the dtype of x
  * @returns [..., O], dtype of x; sums are f32
- * Keeps for backward: x W₁ᵀ + b₁, [..., H].
+ * Keeps for backward: GELU'(x W₁ᵀ + b₁), [..., H], f32; beside bf16 in bytes, to within 0.0025.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @example const z = ops.mlp(ops.layerNorm(z, gamma, beta), { weight1, bias1, weight2, bias2 }, z);
  */
-export function mlp(x: Tensor, { weight1, bias1, weight2, bias2 }: MlpWeights, residual?: Tensor): Tensor {
+export function mlp(
+  x: Tensor,
+  { weight1, bias1, weight2, bias2 }: MlpWeights,
+  residual?: Tensor,
+  { inPlace = false }: MlpOptions = {},
+): Tensor {
   const inputs = { x, residual };
   const needed = needs(inputs);
   const first = needed ? weight1.differentiable(x.dtype) : weight1;
   const second = needed ? weight2.differentiable(x.dtype) : weight2;
-  const { out, preActivation } = kernels.mlpForward(
-    { x, weight1: first.forward, bias1, weight2: second.forward, bias2, residual },
+  const place = inPlace ? residual : undefined;
+  const { out: made, slope } = kernels.mlpForward(
+    { x, weight1: first.forward, bias1, weight2: second.forward, bias2, residual, out: place },
     { save: needed?.x ?? false },
   );
+  const out = place?.alias() ?? made;
   return record('mlp', inputs, out, {
-    state: { preActivation },
-    backward: ({ gradOut, saved, wanted, frugal }) => {
+    state: { slope },
+    backward: ({ gradOut, saved, wanted }) => {
       if (!wanted.x) return { residual: gradOut };
       const { gradX } = kernels.mlpBackward(
         {
           gradOut,
-          preActivation: saved.preActivation!,
-          weight1: first.forBackward(frugal),
-          weight2: second.forBackward(frugal),
+          slope: saved.slope!,
+          weight1: first.forBackward(),
+          weight2: second.forBackward(),
         },
         { kind: 'gradients' },
       );

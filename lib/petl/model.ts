@@ -345,7 +345,7 @@ export class PetlModel {
   /**
    * Mean cross-entropy of a batch and its gradients by {@link parameters}, as in a training step. The caller disposes them.
    * @throws ShapeError for images of another size, none at all, or not as many as labels; ArgumentError for a label that is no class; MemoryError. Then
-   * everything that the pass made is given back; packings of frozen matrices, which every pass needs, may stay. MethodError for a hook that breaks its
+   * everything that the pass made is given back; what every pass needs, such as h, may stay. MethodError for a hook that breaks its
    * promise, or a parameter that no gradient reaches.
    */
   gradients(batch: TrainingBatch): { loss: Tensor; correct: Tensor; grads: Record<string, Tensor> } {

@@ -14,7 +14,7 @@ export interface PassInput {
 const mostReplays = 8;
 
 /**
- * A model's passes by batch size. The first of its kind makes its calls, which also makes what every pass needs (packings, buffers); the second is recorded;
+ * A model's passes by batch size. The first of its kind makes its calls, which also makes what every pass needs (buffers, widened weights); the second is recorded;
  * from then on it is replayed ({@link Device.record}). Where a replay has an obstacle, the pass makes its calls and the next one is recorded anew.
  */
 export class Passes {

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "../gelu_slope.h"
 #include "../linear.h"
 #include "gemm.h"
 #include "int8.h"
@@ -46,6 +47,28 @@ struct Int8TileRow {
     return hn::Mul(hn::ConvertTo(F(), sum), hn::Mul(hn::Set(F(), row.step), load(scales + i)));
   }
 };
+
+// A GELU's slope beside f32 and beside bf16.
+HWY_INLINE V to_slope(V slope, const float*) { return slope; }
+HWY_INLINE V to_slope(V slope, const uint8_t*) { return hn::MulAdd(slope, hn::Set(F(), kSlopeSteps), hn::Set(F(), kSlopeZero)); }
+HWY_INLINE V from_slope(V kept, const float*) { return kept; }
+HWY_INLINE V from_slope(V kept, const uint8_t*) {
+  return hn::Mul(hn::Sub(kept, hn::Set(F(), kSlopeZero)), hn::Set(F(), 1 / kSlopeSteps));
+}
+template <class T>
+using SlopeOf = typename std::conditional<std::is_same<T, float>::value, float, uint8_t>::type;
+
+// out = GELU(numbers + bias) and its slope.
+template <class T, class Row>
+void finish_row_with_slope(const Row& numbers, const float* bias, int64_t columns, SlopeOf<T>* slope, T* out) {
+  for_each_vector(columns, [&](size_t i, auto at, auto put) HWY_ATTR {
+    V v = numbers(i);
+    if (bias) v = hn::Add(v, at(bias));
+    const GeluAndDerivative gelu = gelu_and_derivative(v);
+    put(to_slope(gelu.derivative, slope), slope);
+    put(gelu.value, out);
+  });
+}
 
 // out = numbers + bias, behind it GELU or + residual, for one row of a tile; pre as it stands before GELU.
 template <class T, class Row>
@@ -179,9 +202,13 @@ template <class T>
 void forward(Cpu& cpu, const LinearForward& k, Workspace scratch) {
   const int64_t I = k.x.dim(-1), O = k.weight.dim(0);
   const auto finish = [&](const auto& numbers, int64_t row, int64_t column, int64_t columns) {
-    finish_row(numbers, k.bias ? k.bias.as<float>() + column : nullptr, k.activation == Activation::gelu,
-               at_row<const T>(k.residual, row, O, column), columns, at_row<T>(k.pre_activation, row, O, column),
-               at_row<T>(k.out, row, O, column));
+    const float* bias = k.bias ? k.bias.as<float>() + column : nullptr;
+    if (k.slope) {
+      return finish_row_with_slope(numbers, bias, columns, at_row<SlopeOf<T>>(k.slope, row, O, column),
+                                   at_row<T>(k.out, row, O, column));
+    }
+    finish_row(numbers, bias, k.activation == Activation::gelu, at_row<const T>(k.residual, row, O, column), columns,
+               at_row<T>(k.pre_activation, row, O, column), at_row<T>(k.out, row, O, column));
   };
   if (k.weight.dtype == DType::i8) return multiply_int8<T>(cpu, k, scratch, finish);
   const void* panels = weight_panels(cpu, k.weight, Layout::packed, k.x.dtype, scratch);
@@ -208,12 +235,12 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
   }
 }
 
-// A row of a tile of gradX, behind a GELU that x came out of if `pre` is given, and added to `residual` if that is.
+// A row of a tile of gradX, behind a GELU that x came out of if its slope is given, and added to `residual` if that is.
 template <class T>
-void finish_gradient_row(const float* tile, const T* pre, const T* residual, int64_t columns, T* grad_x) {
+void finish_gradient_row(const float* tile, const SlopeOf<T>* slope, const T* residual, int64_t columns, T* grad_x) {
   for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR {
     V v = at(tile);
-    if (pre) v = hn::Mul(v, gelu_derivative(at(pre)));
+    if (slope) v = hn::Mul(v, from_slope(at(slope), slope));
     if (residual) v = hn::Add(v, at(residual));
     put(v, grad_x);
   });
@@ -221,13 +248,13 @@ void finish_gradient_row(const float* tile, const T* pre, const T* residual, int
 
 // Rows [first, …) of gradX = g W.
 template <class T>
-void multiply_gradient(Cpu& cpu, const Product& product, const Left& g, const void* panels, const Tensor& x_pre_activation,
+void multiply_gradient(Cpu& cpu, const Product& product, const Left& g, const void* panels, const Tensor& x_slope,
                        const Tensor& residual, const Tensor& grad_x, int64_t first) {
   const int64_t I = grad_x.dim(-1);
   multiply(cpu, product, g, panels, [&](const void* tile, int64_t row, int64_t count, int64_t column, int64_t columns) {
     for (int64_t r = 0; r < count; r++) {
       finish_gradient_row(
-          static_cast<const float*>(tile) + r * columns, at_row<const T>(x_pre_activation, first + row + r, I, column),
+          static_cast<const float*>(tile) + r * columns, at_row<const SlopeOf<T>>(x_slope, first + row + r, I, column),
           at_row<const T>(residual, first + row + r, I, column), columns, at_row<T>(grad_x, first + row + r, I, column));
     }
   });
@@ -251,8 +278,7 @@ void backward_step(Cpu& cpu, const LinearBackward& k, int64_t first, int64_t row
     if (formed) g.data = formed, g.dtype = operand_dtype(k.grad_out.dtype);
   }
   if (k.grad_x) {
-    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_pre_activation, k.residual, k.grad_x,
-                         first);
+    multiply_gradient<T>(cpu, {rows, k.grad_x.dim(-1), O, k.grad_out.dtype}, g, panels, k.x_slope, k.residual, k.grad_x, first);
   }
   if (k.grad_weight) {
     const int64_t I = k.grad_weight.dim(1);

@@ -239,6 +239,19 @@ HWY_INLINE V gelu_derivative(V x) {
   return hn::IfThenElse(hn::Lt(x, hn::Zero(f)), left, hn::Sub(hn::Set(f, 1.0f), left));
 }
 
+// Both at once.
+struct GeluAndDerivative {
+  V value, derivative;
+};
+HWY_INLINE GeluAndDerivative gelu_and_derivative(V x) {
+  const F f;
+  const V t = hn::Abs(x), e = exp_minus_half_square(t), ratio = upper_tail_ratio(t);
+  const V product = zero_past_tail(t, hn::Mul(e, hn::Mul(ratio, t)));
+  const V left = zero_past_tail(t, hn::Mul(e, hn::NegMulAdd(t, hn::Set(f, 0.398942280f), ratio)));
+  return {hn::Sub(hn::Max(x, hn::Zero(f)), product),
+          hn::IfThenElse(hn::Lt(x, hn::Zero(f)), left, hn::Sub(hn::Set(f, 1.0f), left))};
+}
+
 HWY_INLINE V clamp(V x, float limit) { return hn::Max(hn::Min(x, hn::Set(F(), limit)), hn::Set(F(), -limit)); }
 
 // x σ(βx) = x / (1 + e^{−βx}), for any x and β. Beyond |βx| = 87 it is x or 0.

@@ -10,12 +10,14 @@ namespace sidetune::cuda {
 namespace {
 
 struct NormArguments {
-  const float *weight, *bias;
-  float *mean, *rstd;
-  int64_t rows;
-  int d;
-  float eps;
-  bool cached;
+  const float *weight = nullptr, *bias = nullptr;
+  float *mean = nullptr, *rstd = nullptr;
+  int64_t rows = 0;
+  int d = 0;
+  float eps = 0;
+  uint8_t* bytes = nullptr;  // xhat's, with their step
+  float* step = nullptr;
+  bool cached = false;
 };
 
 // What a side layer reads of the rows, u = x a, `ranks` products at a time.
@@ -98,15 +100,30 @@ __global__ void layer_norm_forward(const T* x, T* out, const NormArguments k, co
       if (k.mean) k.mean[row] = center;
       if (k.rstd) k.rstd[row] = scale;
     }
+    if (!k.bytes) continue;
+    float largest = 0;
+    for (int column = lane() * V; column < d; column += kWarp * V) {
+      const Numbers<V> numbers = at(column);
+      for (int i = 0; i < V; i++) largest = fmaxf(largest, fabsf((numbers[i] - center) * scale));
+    }
+    const float size = warp_max(largest) / 127, per_step = size > 0 ? 1 / size : 0;
+    for (int column = lane() * V; column < d; column += kWarp * V) {
+      Numbers<V> numbers = at(column);
+      for (int i = 0; i < V; i++) numbers[i] = rintf(fmaf((numbers[i] - center) * scale, per_step, 128.0f));
+      store(k.bytes + row * d + column, numbers);
+    }
+    if (lane() == 0) k.step[row] = size;
   }
 }
 
 // A block owns a group of rows and walks through it; a thread owns the same columns in each. g and xhat of a row lie in shared
 // memory (2 d floats) between the sums and the result, and so do the group's sums for gradWeight and gradBias (2 d more). Both
 // are the owner's alone: barriers are for block_sum.
-template <class T, int V>
-__global__ void layer_norm_backward(const T* grad_out, const T* x, const float* weight, const float* mean, const float* rstd,
-                                    const T* residual, T* grad_x, float* sums, int64_t rows, int d) {
+// `kept` is x with its mean and rstd, or xhat's bytes with 128 and their step.
+template <class T, class Kept, int V>
+__global__ void layer_norm_backward(const T* grad_out, const Kept* kept, const float* weight, const float* mean,
+                                    const float* rstd, const float* step_of, const T* residual, T* grad_x, float* sums,
+                                    int64_t rows, int d) {
   SharedMemory shared;
   float* g_row = shared.take<float>(d);
   float* xhat_row = shared.take<float>(d);
@@ -121,14 +138,14 @@ __global__ void layer_norm_backward(const T* grad_out, const T* x, const float* 
   }
   const int64_t begin = blockIdx.x * kGroupRows, end = begin + kGroupRows < rows ? begin + kGroupRows : rows;
   for (int64_t row = begin; row < end; row++) {
-    const float center = mean[row], scale = rstd[row];
+    const float center = mean ? mean[row] : 128.0f, scale = rstd[row], unit = step_of[row];
     float sum_g = 0, sum_gx = 0;
     for (int column = first; column < d; column += step) {
-      Numbers<V> gradient = load<V>(grad_out + row * d + column), xhat = load<V>(x + row * d + column);
+      Numbers<V> gradient = load<V>(grad_out + row * d + column), xhat = load<V>(kept + row * d + column);
       const Numbers<V> w = load<V>(weight + column);
       Numbers<V> for_weight = load<V>(grad_weight + column), for_bias = load<V>(grad_bias + column);
       for (int i = 0; i < V; i++) {
-        xhat[i] = (xhat[i] - center) * scale;
+        xhat[i] = (xhat[i] - center) * unit;
         for_weight[i] += gradient[i] * xhat[i];
         for_bias[i] += gradient[i];
         gradient[i] *= w[i];
@@ -164,14 +181,11 @@ __global__ void layer_norm_backward(const T* grad_out, const T* x, const float* 
 
 template <class Arguments>
 NormArguments arguments_of(const Arguments& k) {
-  return {k.weight.template as<const float>(),
-          k.bias.template as<const float>(),
-          k.mean.template as<float>(),
-          k.rstd.template as<float>(),
-          k.x.rows(),
-          static_cast<int>(k.x.dim(-1)),
-          k.eps,
-          false};
+  NormArguments arguments;
+  arguments.weight = k.weight.template as<const float>(), arguments.bias = k.bias.template as<const float>();
+  arguments.mean = k.mean.template as<float>(), arguments.rstd = k.rstd.template as<float>();
+  arguments.rows = k.x.rows(), arguments.d = static_cast<int>(k.x.dim(-1)), arguments.eps = k.eps;
+  return arguments;
 }
 
 // Eight rows a block, fewer where rows are long. Returns what the rows' cache takes.
@@ -186,6 +200,7 @@ int64_t plan_cache(int64_t most, NormArguments& arguments, int& warps) {
 
 void run(Cuda& cuda, const LayerNormForward& k, Workspace) {
   NormArguments arguments = arguments_of(k);
+  arguments.bytes = k.xhat.as<uint8_t>(), arguments.step = k.step.as<float>();
   int warps = 0;
   const int64_t bytes = plan_cache(cuda.properties.shared_bytes, arguments, warps);
   const Grid grid{blocks_for(cuda.properties, arguments.rows, warps), warps * kWarp, bytes};
@@ -231,22 +246,26 @@ void run(Cuda& cuda, const LayerNormProjectForward& k, Workspace scratch) {
 }
 
 int64_t workspace(Cuda&, const LayerNormBackward& k) {
-  return k.grad_weight || k.grad_bias ? Workspace::aligned<float>(group_count(k.x.rows()) * 2 * k.x.dim(-1)) : 0;
+  return k.grad_weight || k.grad_bias ? Workspace::aligned<float>(group_count(k.grad_out.rows()) * 2 * k.grad_out.dim(-1)) : 0;
 }
 
 void run(Cuda& cuda, const LayerNormBackward& k, Workspace scratch) {
-  const int64_t rows = k.x.rows(), groups = group_count(rows);
-  const int d = static_cast<int>(k.x.dim(-1));
+  const int64_t rows = k.grad_out.rows(), groups = group_count(rows);
+  const int d = static_cast<int>(k.grad_out.dim(-1));
   float* sums = k.grad_weight || k.grad_bias ? scratch.take<float>(groups * 2 * d) : nullptr;
-  dispatch(k.x.dtype, [&](auto type) {
+  dispatch(k.grad_out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     dispatch_width(d, [&](auto width) {
       const int64_t owners = divide_up(divide_up(d, width.value), kWarp) * kWarp;
       const Grid grid{dim3(static_cast<unsigned>(groups)), static_cast<int>(std::min<int64_t>(owners, 256)),
                       4 * shared_bytes<float>(d) + 2 * shared_bytes<float>(kWarp)};
-      launch(cuda, layer_norm_backward<T, width.value>, grid, k.grad_out.as<const T>(), k.x.as<const T>(),
-             k.weight.as<const float>(), k.mean.as<const float>(), k.rstd.as<const float>(), k.residual.as<const T>(),
-             k.grad_x.as<T>(), sums, rows, d);
+      const auto from = [&](const auto* kept, const Tensor& step) {
+        using Kept = std::remove_const_t<std::remove_pointer_t<decltype(kept)>>;
+        launch(cuda, layer_norm_backward<T, Kept, width.value>, grid, k.grad_out.as<const T>(), kept, k.weight.as<const float>(),
+               k.mean.as<const float>(), k.rstd.as<const float>(), step.as<const float>(), k.residual.as<const T>(),
+               k.grad_x.as<T>(), sums, rows, d);
+      };
+      k.xhat ? from(k.xhat.as<const uint8_t>(), k.step) : from(k.x.as<const T>(), k.rstd);
     });
   });
   if (k.grad_weight) add_groups(cuda, sums, groups, 2 * d, d, k.grad_weight.as<float>());

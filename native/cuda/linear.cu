@@ -1,3 +1,4 @@
+#include "../gelu_slope.h"
 #include "../linear.h"
 
 #include "convert.cuh"
@@ -23,17 +24,43 @@ struct GeluBehind {
   }
 };
 
-// Behind a product: gradX = sums ∘ GELU'(pre). `sums` may be gradX itself.
+// A GELU's slope beside f32 and beside bf16.
+template <class T>
+using SlopeOf = std::conditional_t<std::is_same_v<T, float>, float, uint8_t>;
+__device__ inline float to_slope(float slope, const float*) { return slope; }
+__device__ inline float to_slope(float slope, const uint8_t*) { return rintf(fmaf(slope, kSlopeSteps, kSlopeZero)); }
+__device__ inline float from_slope(float kept, const float*) { return kept; }
+__device__ inline float from_slope(float kept, const uint8_t*) { return (kept - kSlopeZero) * (1 / kSlopeSteps); }
+
+// Behind a product: out = GELU(sums) and its slope. `sums` may be out itself.
+template <class T>
+struct GeluAndSlopeBehind {
+  const float* sums;
+  SlopeOf<T>* slope;
+  T* out;
+  template <int V>
+  __device__ void at(int64_t i) const {
+    Numbers<V> numbers = load<V>(sums + i), slopes;
+    for (int n = 0; n < V; n++) {
+      const GeluAndDerivative both = gelu_and_derivative(numbers[n]);
+      numbers[n] = both.value, slopes[n] = to_slope(both.derivative, slope);
+    }
+    store(slope + i, slopes);
+    store(out + i, numbers);
+  }
+};
+
+// Behind a product: gradX = sums ∘ slope. `sums` may be gradX itself.
 template <class T>
 struct GradientBehind {
   const float* sums;
-  const T* pre;
+  const SlopeOf<T>* slope;
   T* grad_x;
   template <int V>
   __device__ void at(int64_t i) const {
     Numbers<V> numbers = load<V>(sums + i);
-    const Numbers<V> before = load<V>(pre + i);
-    for (int n = 0; n < V; n++) numbers[n] *= gelu_derivative(before[n]);
+    const Numbers<V> slopes = load<V>(slope + i);
+    for (int n = 0; n < V; n++) numbers[n] *= from_slope(slopes[n], slope);
     store(grad_x + i, numbers);
   }
 };
@@ -133,7 +160,7 @@ Product window_weight_product(const LinearAddBackward& k) {
 
 // Scratch for each row of a step.
 int64_t row_bytes(const LinearForward& k) { return k.activation == Activation::gelu ? sums_bytes(k.x.dtype, k.out.dim(-1)) : 0; }
-bool has_sums(const LinearBackward& k) { return k.grad_x && k.x_pre_activation; }
+bool has_sums(const LinearBackward& k) { return k.grad_x && k.x_slope; }
 int64_t row_bytes(const LinearBackward& k) {
   const int64_t O = k.grad_out.dim(-1);
   return (k.activation == Activation::gelu ? O * size_of(k.grad_out.dtype) : 0) +
@@ -154,7 +181,11 @@ void forward(Cuda& cuda, const LinearForward& k, Workspace scratch) {
     p.out = sums ? static_cast<void*>(sums) : pre ? pre : out;
     p.out_dtype = DType::f32;
     multiply(cuda, p, scratch);
-    each(cuda, count * O, GeluBehind<T>{static_cast<const float*>(p.out), p.out == pre ? nullptr : pre, out});
+    const auto* behind = static_cast<const float*>(p.out);
+    if (auto* slope = static_cast<SlopeOf<T>*>(at_row(k.slope, first)))
+      each(cuda, count * O, GeluAndSlopeBehind<T>{behind, slope, out});
+    else
+      each(cuda, count * O, GeluBehind<T>{behind, p.out == pre ? nullptr : pre, out});
   }
 }
 
@@ -184,9 +215,9 @@ void backward(Cuda& cuda, const LinearBackward& k, Workspace scratch) {
       if (sums) p.out = sums, p.out_dtype = DType::f32;
       multiply(cuda, p, scratch);
       if (has_sums(k)) {
-        const T* pre = static_cast<const T*>(at_row(k.x_pre_activation, first));
+        const auto* slope = static_cast<const SlopeOf<T>*>(at_row(k.x_slope, first));
         T* grad_x = static_cast<T*>(at_row(k.grad_x, first));
-        each(cuda, count * p.columns, GradientBehind<T>{static_cast<const float*>(p.out), pre, grad_x});
+        each(cuda, count * p.columns, GradientBehind<T>{static_cast<const float*>(p.out), slope, grad_x});
       }
     }
     if (k.grad_weight) multiply(cuda, weight_product(k, g, first, count), scratch);

@@ -42,6 +42,16 @@ __device__ inline float gelu_derivative(float x) {
   return x < 0 ? left : 1.0f - left;
 }
 
+// Both at once.
+struct GeluAndDerivative {
+  float value, derivative;
+};
+__device__ inline GeluAndDerivative gelu_and_derivative(float x) {
+  const float t = fabsf(x), e = exp_minus_half_square(t), ratio = upper_tail_ratio(t);
+  const float left = e > 0 ? e * fmaf(-t, 0.398942280f, ratio) : 0.0f;
+  return {(x < 0 ? 0.0f : x) - (e > 0 ? e * (ratio * t) : 0.0f), x < 0 ? left : 1.0f - left};
+}
+
 // x σ(βx) for any x and β; beyond |βx| = 87 it is x or 0.
 __device__ inline float swish(float x, float beta) {
   const float t = beta * x;

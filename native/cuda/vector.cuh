@@ -73,7 +73,7 @@ __device__ inline Numbers<V> load(const uint8_t* from) {
   if constexpr (V == 1) {
     numbers[0] = static_cast<float>(*from);
   } else {
-    static_assert(V == 8, "pixels are read 8 bytes at a time");
+    static_assert(V == 8, "bytes are read eight at a time");
     const uint2 eight = *reinterpret_cast<const uint2*>(from);
 #pragma unroll
     for (int i = 0; i < V; i++) numbers[i] = static_cast<float>((i < 4 ? eight.x : eight.y) >> (i % 4 * 8) & 0xff);
@@ -102,6 +102,20 @@ __device__ inline void store(bf16_t* to, const Numbers<V>& numbers) {
   } else {
     *reinterpret_cast<uint4*>(to) = make_uint4(pair(numbers[0], numbers[1]), pair(numbers[2], numbers[3]),
                                                pair(numbers[4], numbers[5]), pair(numbers[6], numbers[7]));
+  }
+}
+
+// Whole numbers from 0 to 255.
+template <int V>
+__device__ inline void store(uint8_t* to, const Numbers<V>& numbers) {
+  if constexpr (V == 1) {
+    *to = static_cast<uint8_t>(numbers[0]);
+  } else {
+    static_assert(V == 8, "bytes are written eight at a time");
+    uint2 eight = make_uint2(0, 0);
+#pragma unroll
+    for (int i = 0; i < V; i++) (i < 4 ? eight.x : eight.y) |= static_cast<uint32_t>(numbers[i]) << (i % 4 * 8);
+    *reinterpret_cast<uint2*>(to) = eight;
   }
 }
 

@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
+import { kernels } from '../../lib/kernels';
 import { layerNorm, layerNormProject, lowRankProject } from '../../lib/ops';
 import { scope } from '../../lib/scope';
 import { Tensor } from '../../lib/tensor';
 import { onEachTarget } from '../each_target';
-import { type Case, kernelTest } from '../kernel_test';
+import { type Case, type KernelTest, kernelTest } from '../kernel_test';
 import { layerNorm as reference } from '../reference/layer_norm';
 import * as lowRank from '../reference/low_rank';
 
@@ -21,7 +22,7 @@ function layerNormCase(name: string, shape: number[], extra: Partial<Case> = {})
   };
 }
 
-kernelTest('layer_norm', {
+const harness = (extra: Partial<KernelTest>): KernelTest => ({
   goldens: [
     {
       file: 'layer_norm_3x17x24',
@@ -117,6 +118,7 @@ kernelTest('layer_norm', {
       argument: 'bias',
     },
   ],
+  ...extra,
 });
 
 function projectCase(name: string, shape: number[], r: number, extra: Partial<Case> = {}): Case {
@@ -224,3 +226,43 @@ it.each(['f32', 'bf16'] as const)('both gradients meet in x, and r numbers a row
     }
   });
 });
+kernelTest('layer_norm', harness({}));
+
+// Normalised x in bytes, where weight and bias are frozen and x is in bf16: gradients within the same roundings.
+const { cases } = harness({});
+kernelTest(
+  'layer_norm: compact',
+  harness({
+    cases: cases.map((each) => ({
+      ...each,
+      // In f32 nothing is different.
+      ...(each.name === 'one row' ? {} : { only: 'bf16' as const }),
+      keeps: (bytes) =>
+        each.keeps!(bytes) +
+        (bytes === 2 ? (each.inputs.x as { shape: number[] }).shape.reduce((product, n) => product * n, 1) : 0),
+    })),
+    run: ({ x, weight, bias }, options) => layerNorm(x!, weight!, bias!, { ...options, compact: true }),
+    differentiable: ['x'],
+    bad: [
+      {
+        name: 'neither x nor its bytes',
+        call: (tensor) =>
+          kernels.layerNormBackward({ gradOut: tensor([2, 8]), weight: tensor([8]), rstd: tensor([2]) }),
+        code: 'SIDETUNE_ARGUMENT',
+        argument: 'xhat',
+      },
+      {
+        name: 'bytes without their step',
+        call: (tensor) =>
+          kernels.layerNormBackward({
+            gradOut: tensor([2, 8]),
+            weight: tensor([8]),
+            rstd: tensor([2]),
+            xhat: tensor([2, 8], 'u8'),
+          }),
+        code: 'SIDETUNE_ARGUMENT',
+        argument: 'xhat',
+      },
+    ],
+  }),
+);

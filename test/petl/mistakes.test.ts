@@ -62,7 +62,7 @@ async function errorOf(
   expect(error, 'the mistake was found').toBeDefined();
   expect(model.steps).toBe(0);
   const after = device.memory().current;
-  expect({ ...after, weights: 0 }, 'nothing but packings of weights stays behind').toMatchObject({
+  expect({ ...after, weights: 0 }, 'nothing of the step stays behind').toMatchObject({
     activations: 0,
     gradients: 0,
     data: 0,

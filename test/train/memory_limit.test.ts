@@ -34,7 +34,7 @@ function batchOf(count: number): { images: Float32Array; labels: Int32Array } {
   };
 }
 
-/** A model that has taken a step of two images: what every step keeps (packings for backward, h of two images) is there. */
+/** A model that has taken a step of two images: what every step keeps is there. */
 async function start(make: Make, options: DeviceOptions) {
   const device = await openDevice(options);
   const model = make(device);
