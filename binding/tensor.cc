@@ -81,6 +81,33 @@ Napi::Value alias(const Napi::CallbackInfo& info) {
   return wrap(info.Env(), std::move(other));
 }
 
+// transposed(packed weight): another handle on the same bytes as packed_transposed; undefined where the backend orders those
+// differently.
+Napi::Value transposed(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  const bool is_one = handle.storage->device->table().has_one_packing;
+  if (!is_one || handle.view.layout != Layout::packed || handle.view.dtype == DType::i8) return info.Env().Undefined();
+  TensorHandle other = handle;
+  other.view.layout = Layout::packed_transposed;
+  return wrap(info.Env(), std::move(other));
+}
+
+// part(tensor, first, count): another handle on entries [first, first + count) of the first axis.
+Napi::Value part(const Napi::CallbackInfo& info) {
+  TensorHandle& handle = live_tensor(info[0]);
+  const int64_t length = handle.view.rank > 0 && handle.view.layout == Layout::plain ? handle.view.dim(0) : 0;
+  const double first = info[1].ToNumber().DoubleValue(), count = info[2].ToNumber().DoubleValue();
+  if (!(first >= 0 && count >= 1 && first + count <= static_cast<double>(length))) {
+    const std::string got = text_of(info[1]) + " + " + text_of(info[2]), expected = "a part of " + to_string(handle.view);
+    throw Error(Code::shape, "part", "first", got, expected, "part: " + got + " entries, expected " + expected);
+  }
+  TensorHandle other = handle;
+  const int64_t bytes = handle.view.bytes() / length;
+  other.view.shape[0] = static_cast<int64_t>(count);
+  other.view.data = handle.view.as<char>() + static_cast<int64_t>(first) * bytes;
+  return wrap(info.Env(), std::move(other));
+}
+
 struct HostBytes {
   const char* data;
   int64_t bytes;
@@ -263,6 +290,8 @@ void bind_tensors(Napi::Object exports) {
   SIDETUNE_EXPORT(exports, "tensorCreate", create);
   SIDETUNE_EXPORT(exports, "tensorDispose", dispose);
   SIDETUNE_EXPORT(exports, "tensorAlias", alias);
+  SIDETUNE_EXPORT(exports, "tensorPart", part);
+  SIDETUNE_EXPORT(exports, "tensorTransposed", transposed);
   SIDETUNE_EXPORT(exports, "tensorWrite", write);
   SIDETUNE_EXPORT(exports, "tensorZero", zero);
   SIDETUNE_EXPORT(exports, "tensorRead", read);

@@ -73,6 +73,8 @@ export interface Addon {
   tensorCreate(device: Handle, shape: readonly number[], dtype: string, kind: string, layout: string): Handle;
   tensorDispose(tensor: Handle): void;
   tensorAlias(tensor: Handle, shape?: readonly number[]): Handle;
+  tensorPart(tensor: Handle, first: number, count: number): Handle;
+  tensorTransposed(tensor: Handle): Handle | undefined;
   tensorWrite(tensor: Handle, data: ArrayBufferView): void;
   tensorZero(tensor: Handle): void;
   tensorRead(tensor: Handle): Promise<ArrayBuffer>;

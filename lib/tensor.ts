@@ -142,6 +142,11 @@ export class Tensor {
     return new Tensor(this.device, addon.tensorAlias(this.handle, shape));
   }
 
+  /** Entries [first, first + count) of the first axis: another handle on their bytes. Not recorded for gradients. */
+  part(first: number, count: number): Tensor {
+    return new Tensor(this.device, addon.tensorPart(this.handle, first, count));
+  }
+
   /** Overwrites the numbers; `data` is copied at the call. Raw bytes (Uint8Array of `bytes` length) are taken as they are. */
   write(data: TensorData | Uint16Array | readonly number[]): void {
     const raw = data instanceof Uint8Array && data.length === this.bytes;

@@ -99,6 +99,8 @@ struct BackendTable {
   void (*free_graph)(BackendDevice&, void* graph) noexcept;
   // Bytes of a weight [O, I] in a packed layout.
   Status (*packed_bytes)(BackendDevice&, int64_t rows, int64_t columns, DType, Layout, int64_t* bytes) noexcept;
+  // Whether both packed layouts are the same bytes.
+  bool has_one_packing;
   // One line of JSON: {"threads": 2, "isa": "...", ...}.
   void (*describe)(BackendDevice&, char* text, int64_t capacity) noexcept;
   KernelTable kernels;

@@ -352,13 +352,17 @@ export class Vit {
     const fc2 = (x: Tensor, residual?: Tensor): Tensor => linear('mlp.fc2', x, residual ? { residual } : {});
     const then = (x: Tensor, next: (x: Tensor) => Tensor): Tensor => replace(x, next(x));
 
-    const attended = then(
-      then(
-        then(norm('norm1', z), (x) => linear('attn.qkv', x)),
-        (qkv) => ops.attention(qkv, { heads }),
-      ),
-      (x) => branch('attn', z, x, proj),
-    );
+    const first = norm('norm1', z);
+    const [matrix, bias] = [weight(`${prefix}.attn.qkv.weight`), plain(`${prefix}.attn.qkv.bias`)];
+    // One call where gradients flow through a frozen layer; elsewhere it is leaner that its input goes before attention comes.
+    const joined = matrix instanceof PackedWeight && !touched('attn.qkv') && needs({ first }) && !needs({ bias });
+    const heeded = joined
+      ? then(first, (x) => ops.projectedAttention(x, matrix, bias, { heads }))
+      : then(
+          then(first, (x) => linear('attn.qkv', x)),
+          (qkv) => ops.attention(qkv, { heads }),
+        );
+    const attended = then(heeded, (x) => branch('attn', z, x, proj));
     const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];
     const [bias1, bias2] = [plain(`${prefix}.mlp.fc1.bias`), plain(`${prefix}.mlp.fc2.bias`)];
     const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight && !needs({ bias1, bias2 });

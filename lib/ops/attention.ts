@@ -1,6 +1,8 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
-import type { Tensor } from '../tensor';
+import { inSteps } from '../steps';
+import { Tensor } from '../tensor';
+import { linear, type PackedWeight } from './linear';
 
 export interface AttentionOptions {
   /** Heads H; the channels of qkv fall into 3 H parts of E numbers. */
@@ -37,4 +39,53 @@ export function attention(qkv: Tensor, options: AttentionOptions): Tensor {
       return { qkv: gradQkv };
     },
   });
+}
+
+/**
+ * {@link attention} behind its frozen linear layer: `attention(x Wᵀ + b)`. What both give one after the other, without the gradient of q, k and v ever being
+ * in memory as a whole: backward goes through the images in steps.
+ * @param x - [B, N, I], f32 or bf16
+ * @param weight - [3·H·E, I], packed in the dtype of x, or in i8 (see {@link linear})
+ * @param bias - [3·H·E], f32
+ * @returns [B, N, H·E], dtype of x
+ * Keeps for backward: q, k and v, and B·H·N f32 numbers.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
+ * @example const out = ops.projectedAttention(ops.layerNorm(z, gamma, beta), weight, bias, { heads: 12 });
+ */
+export function projectedAttention(
+  x: Tensor,
+  weight: PackedWeight,
+  bias: Tensor | undefined,
+  options: AttentionOptions,
+): Tensor {
+  if (needs({ bias })) {
+    const qkv = linear(x, weight, bias);
+    const out = attention(qkv, options);
+    qkv.dispose();
+    return out;
+  }
+  const inputs = { x };
+  const needed = needs(inputs);
+  const frozen = needed ? weight.differentiable(x.dtype) : weight;
+  const { out: qkv } = kernels.linearForward({ x, weight: frozen.forward, bias });
+  const { out, lse } = kernels.attentionForward({ qkv, ...options }, { save: needed?.x ?? false });
+  record('projectedAttention', inputs, out, {
+    state: { qkv, lse },
+    backward: ({ gradOut, saved }) => {
+      const { shape, dtype, device } = gradOut;
+      const transposed = frozen.forBackward();
+      const gradX = Tensor.empty(device, [...shape.slice(0, -1), weight.shape[1]!], { dtype, kind: 'gradients' });
+      inSteps(shape[0]!, (_count, of) => {
+        const { gradQkv } = kernels.attentionBackward(
+          { gradOut: of(gradOut), qkv: of(saved.qkv!), lse: of(saved.lse!), ...options },
+          { kind: 'gradients' },
+        );
+        kernels.linearBackward({ gradOut: gradQkv, weight: transposed, gradX: of(gradX) });
+        gradQkv.dispose();
+      });
+      return { x: gradX };
+    },
+  });
+  if (!needed?.x) qkv.dispose();
+  return out;
 }

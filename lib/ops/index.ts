@@ -1,5 +1,5 @@
 export { type AdamwOptions, type AdamwTensors, adamwUpdate_ } from './adamw';
-export { type AttentionOptions, attention } from './attention';
+export { type AttentionOptions, attention, projectedAttention } from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { type DropoutOptions, dropout } from './dropout';
@@ -18,7 +18,7 @@ export {
   unpackWeight,
 } from './linear';
 export { type LowRankOptions, lowRankAccumulate_, lowRankCombine_, lowRankProject } from './low_rank';
-export { type MlpWeights, mlp } from './mlp';
+export { type MlpOptions, type MlpWeights, mlp } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
 export { insertPrompts, type PromptOptions } from './prompt';

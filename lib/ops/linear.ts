@@ -1,6 +1,7 @@
 import { needs, record } from '../autograd/tape';
 import type { Device, Kind } from '../device';
 import { kernels } from '../kernels';
+import { addon } from '../native';
 import { outsideScopes, scope } from '../scope';
 import { type DType, type Layout, Tensor } from '../tensor';
 
@@ -149,8 +150,10 @@ export class PackedWeight {
   }
 
   /** @internal The packing for the gradient of x: a new one, which goes with the call. It takes a small part of the product's time, and kept of each
-   * weight it would be as much memory again. */
+   * weight it would be as much memory again. On CUDA it is the one for `x Wᵀ`. */
   forBackward(): Tensor {
+    const same = addon.tensorTransposed(this.forward.handle);
+    if (same) return new Tensor(this.device, same);
     return repack(this.forward, this.dtype, 'workspace', 'packed_transposed');
   }
 

@@ -175,29 +175,18 @@ BackendDevice::BackendDevice(int threads)
 
 const BackendTable& cpu_backend() {
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,
-                   "cpu",
-                   cpu::count,
-                   cpu::open,
-                   nullptr,
-                   cpu::close,
-                   cpu::take_memory,
-                   cpu::give_memory,
-                   cpu::slab_bytes,
-                   cpu::memory_limit,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::copy,
-                   cpu::fill,
-                   cpu::synchronize,
-                   cpu::settle,
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   nullptr,
-                   cpu::packed_size,
-                   cpu::describe,
-                   {}};
+    BackendTable t{kBackendVersion,  "cpu",
+                   cpu::count,       cpu::open,
+                   nullptr,          cpu::close,
+                   cpu::take_memory, cpu::give_memory,
+                   cpu::slab_bytes,  cpu::memory_limit,
+                   cpu::copy,        cpu::copy,
+                   cpu::copy,        cpu::fill,
+                   cpu::synchronize, cpu::settle,
+                   nullptr,          nullptr,
+                   nullptr,          nullptr,
+                   cpu::packed_size, false,
+                   cpu::describe,    {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cpu::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

@@ -294,29 +294,18 @@ BackendDevice::~BackendDevice() { stop(); }
 extern "C" __attribute__((visibility("default"))) const sidetune::BackendTable* sidetune_backend() {
   using namespace sidetune;
   static const BackendTable table = [] {
-    BackendTable t{kBackendVersion,
-                   "cuda",
-                   cuda::count,
-                   cuda::open,
-                   cuda::stopped,
-                   cuda::close,
-                   cuda::take_memory,
-                   cuda::give_memory,
-                   cuda::slab_bytes,
-                   cuda::memory_limit,
-                   cuda::copy_in,
-                   cuda::copy_out,
-                   cuda::copy,
-                   cuda::fill,
-                   cuda::synchronize,
-                   cuda::settle,
-                   cuda::begin_graph,
-                   cuda::end_graph,
-                   cuda::launch_graph,
-                   cuda::free_graph,
-                   cuda::packed_bytes,
-                   cuda::describe,
-                   {}};
+    BackendTable t{kBackendVersion,    "cuda",
+                   cuda::count,        cuda::open,
+                   cuda::stopped,      cuda::close,
+                   cuda::take_memory,  cuda::give_memory,
+                   cuda::slab_bytes,   cuda::memory_limit,
+                   cuda::copy_in,      cuda::copy_out,
+                   cuda::copy,         cuda::fill,
+                   cuda::synchronize,  cuda::settle,
+                   cuda::begin_graph,  cuda::end_graph,
+                   cuda::launch_graph, cuda::free_graph,
+                   cuda::packed_bytes, true,
+                   cuda::describe,     {}};
 #define KERNEL(family, Arguments) static_cast<Entry<Arguments>&>(t.kernels) = cuda::entry<Arguments>();
 #include "native/kernels.def"
 #undef KERNEL

@@ -27,7 +27,7 @@ import {
   vptDeep,
   vptShallow,
 } from '../../lib/petl';
-import { onCpu, openDevice } from '../each_target';
+import { openDevice } from '../each_target';
 
 const [B, N, d, H, depth, classes] = [32, 197, 768, 12, 12, 100];
 const T = B * N * d; // numbers of one activation of the stream
@@ -215,29 +215,28 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     const frozenSet = 3 * T * 2 + T + 4 * T + statistics + B * H * N * 4;
     expect(steps[0]).toBe(frozenSet);
   });
-  it("at most 0.85 GB with retain 'activations'", async () => {
+  it("at most 0.62 GB with retain 'activations'", async () => {
     const { memory } = await plan(dtl, 'bf16');
-    expect(memory.peakBytes).toBeLessThanOrEqual(0.85e9 + widened);
+    expect(memory.peakBytes).toBeLessThanOrEqual(0.62e9 + widened);
   });
   it("at most 0.5 GB with retain 'block-inputs'", async () => {
     const { memory } = await plan(dtl, 'bf16', { retain: 'block-inputs' });
     expect(memory.peakBytes).toBeLessThanOrEqual(0.5e9 + widened);
   });
-  const others = { bitfit, adapter, adaptFormer, lora, noah, factTt, factTk, ssf, vptShallow, vptDeep, full };
+  const others = { bitfit, adapter, adaptFormer, lst, lora, noah, factTt, factTk, ssf, vptShallow, vptDeep, full };
   // On CUDA, with scratch memory of its own, LST passes below at batch 64.
-  it.runIf(onCpu).each([8, 32, 64])(
+  it.each([1, 2, 4, 8, 16, 32, 64])(
     'below every other method but Linear at batch %i, each at its leanest',
     async (batchSize) => {
       const lean = { retain: 'block-inputs', prefix: 'recompute' } as const;
       const peakOf = async (method: Method<object>): Promise<number> =>
         (await plan(method, 'bf16', lean, batchSize)).memory.peakBytes;
       const mine = await peakOf(dtl as Method<object>);
-      for (const [name, method] of Object.entries({ ...others, lst }))
+      for (const [name, method] of Object.entries(others))
         expect(await peakOf(method as Method<object>), name).toBeGreaterThan(mine);
     },
   );
-  // LST is the exception: with no N×N in memory its narrow blocks keep 40 activations of the stream, DTL's frozen sets 52.
-  it.each([1, 2, 4, 8, 16, 32, 64])('below every other method but Linear and LST at batch %i', async (batchSize) => {
+  it.each([1, 2, 4, 8, 16, 32, 64])('below every other method but Linear at batch %i', async (batchSize) => {
     const peakOf = async (method: Method<object>): Promise<number> =>
       (await plan(method, 'bf16', {}, batchSize)).memory.peakBytes;
     const mine = await peakOf(dtl as Method<object>);
