@@ -42,6 +42,11 @@ export interface Recording {
   saved?: Saved;
   /** Tensors that exist only for backward; they become the tape's. */
   state?: Saved;
+  /**
+   * In backward the call's turn comes just before that of the call that made this input, not where it was recorded: what lies between the two has let go of
+   * its memory by then. Nothing recorded between them may depend on the call's results but calls that hand gradients on.
+   */
+  turn?: Tensor;
   /** Gradients by input name, new tensors or `gradOut` itself; inputs served by `accumulator` are left out. */
   backward(context: BackwardContext): Record<string, Tensor | undefined>;
   /** In-place ops: puts the buffer back to what it was before the call. */
@@ -201,7 +206,11 @@ export class Tape {
       saved: [...savedTensors(recording.saved, alive), ...savedTensors(recording.state, keep)],
       backward: recording.backward,
     };
-    this.#nodes.push(node);
+    const maker = recording.turn && this.valueOf(recording.turn);
+    let place = this.#nodes.length;
+    if (maker && this.#nodes.some(({ outputs }) => outputs.includes(maker)))
+      while (!this.#nodes[place - 1]!.outputs.includes(maker)) place--;
+    this.#nodes.splice(place, 0, node);
     if (recording.undo) {
       const { buffer, version, keep: kept, run } = recording.undo;
       const aliases = Object.fromEntries(Object.entries(kept).map(([name, tensor]) => [name, alive(tensor)]));

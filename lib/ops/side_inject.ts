@@ -57,7 +57,8 @@ export function sideInject(z: Tensor, h: Tensor, { weight, ...options }: SideInj
  * @param u - [..., r], f32: `z a` of {@link layerNormProject} or {@link lowRankProject}
  * @param c - [r, d], f32
  * @returns out: shape and dtype of z; h: a handle on h after the change; use it instead of h from here on
- * Keeps for backward: u, and h itself, no copy: backward walks h back in the pass in which it reads it.
+ * Keeps for backward: u, and h itself, no copy: backward walks h back in the pass in which it reads it. That pass comes when all is done that was recorded
+ * after u, so that the block between u and this call has let go of what it kept before the gradient of h is formed.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @see DTL, arXiv 2312.07856, eq. 5 and 7–9
  * @example const { out, h: next } = ops.sideStep_(z, h, u, c, { beta: 100 });
@@ -70,41 +71,34 @@ export function sideStep_(
   { weight, ...options }: SideInjectOptions = {},
 ): { out: Tensor; h: Tensor } {
   const inputs = { z, h, u, c, weight };
-  const needed = needs(inputs);
-  const walksBack = needed && (needed.h || needed.u || needed.c || needed.weight);
-  const version = walksBack ? h.version : 0;
+  const { version } = h;
   const { out } = kernels.sideStepForward({ ...inputs, ...options });
-  const after = h.alias();
-  record('sideStep_', inputs, [out, after], {
-    saved: walksBack ? { h: after, u, c, weight } : {},
-    ...(walksBack
-      ? {
-          undo: {
-            buffer: after,
-            version,
-            keep: { u, c },
-            run: (kept, buffer) => void kernels.lowRankUndo({ h: buffer, u: kept.u!, c: kept.c! }),
-          },
-        }
-      : {}),
+  const [after, read] = [h.alias(), out.alias()]; // read: out, as far as it comes of h
+  record('sideStep_', { h, u, c, weight }, [read, after], {
+    saved: { h: after, u, c, weight },
+    undo: {
+      buffer: after,
+      version,
+      keep: { u, c },
+      run: (kept, buffer) => void kernels.lowRankUndo({ h: buffer, u: kept.u!, c: kept.c! }),
+    },
+    turn: u,
     backward: (context) => {
       const { saved, accumulator, undone } = context;
       const [gradOut, later] = context.grads;
-      if (!walksBack) return { z: gradOut };
       let gradH = later!;
       // Where nobody reads `out`, there is h's gradient and nothing to add to it.
       if (gradOut) {
-        const [side, gradWeight] = [
-          saved as { h: Tensor; u: Tensor; c: Tensor; weight?: Tensor },
-          accumulator('weight'),
-        ];
-        const args = { gradOut, ...side, residual: later, gradWeight, ...options };
+        const side = saved as { h: Tensor; u: Tensor; c: Tensor; weight?: Tensor };
+        const args = { gradOut, ...side, residual: later, gradWeight: accumulator('weight'), ...options };
         gradH = kernels.sideStepBackward(args, { kind: 'gradients' }).gradH;
         undone();
       }
       combineBackward(gradH, context, ['u'], ['c']);
-      return { z: gradOut, h: gradH };
+      return { h: gradH };
     },
   });
+  record('sideInject', { z, read }, out, { backward: ({ gradOut }) => ({ z: gradOut, read: gradOut }) });
+  read.dispose();
   return { out, h: after };
 }
