@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "addon.h"
 #include "kernel.h"
 #include "promises.h"
@@ -97,7 +99,8 @@ Napi::Value part(const Napi::CallbackInfo& info) {
   TensorHandle& handle = live_tensor(info[0]);
   const int64_t length = handle.view.rank > 0 && handle.view.layout == Layout::plain ? handle.view.dim(0) : 0;
   const double first = info[1].ToNumber().DoubleValue(), count = info[2].ToNumber().DoubleValue();
-  if (!(first >= 0 && count >= 1 && first + count <= static_cast<double>(length))) {
+  const bool inside = first >= 0 && count >= 1 && first + count <= static_cast<double>(length);
+  if (!inside || first != std::floor(first) || count != std::floor(count)) {
     const std::string got = text_of(info[1]) + " + " + text_of(info[2]), expected = "a part of " + to_string(handle.view);
     throw Error(Code::shape, "part", "first", got, expected, "part: " + got + " entries, expected " + expected);
   }

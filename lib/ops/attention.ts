@@ -1,5 +1,6 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
+import { scope } from '../scope';
 import { inSteps } from '../steps';
 import { Tensor } from '../tensor';
 import { linear, type PackedWeight } from './linear';
@@ -58,34 +59,29 @@ export function projectedAttention(
   bias: Tensor | undefined,
   options: AttentionOptions,
 ): Tensor {
-  if (needs({ bias })) {
-    const qkv = linear(x, weight, bias);
-    const out = attention(qkv, options);
-    qkv.dispose();
-    return out;
-  }
-  const inputs = { x };
-  const needed = needs(inputs);
-  const frozen = needed ? weight.differentiable(x.dtype) : weight;
-  const { out: qkv } = kernels.linearForward({ x, weight: frozen.forward, bias });
-  const { out, lse } = kernels.attentionForward({ qkv, ...options }, { save: needed?.x ?? false });
-  record('projectedAttention', inputs, out, {
-    state: { qkv, lse },
-    backward: ({ gradOut, saved }) => {
-      const { shape, dtype, device } = gradOut;
-      const transposed = frozen.forBackward();
-      const gradX = Tensor.empty(device, [...shape.slice(0, -1), weight.shape[1]!], { dtype, kind: 'gradients' });
-      inSteps(shape[0]!, (_count, of) => {
-        const { gradQkv } = kernels.attentionBackward(
-          { gradOut: of(gradOut), qkv: of(saved.qkv!), lse: of(saved.lse!), ...options },
-          { kind: 'gradients' },
-        );
-        kernels.linearBackward({ gradOut: gradQkv, weight: transposed, gradX: of(gradX) });
-        gradQkv.dispose();
-      });
-      return { x: gradX };
-    },
+  return scope(() => {
+    if (needs({ bias })) return attention(linear(x, weight, bias), options);
+    const inputs = { x };
+    const needed = needs(inputs);
+    const frozen = needed ? weight.differentiable(x.dtype) : weight;
+    const { out: qkv } = kernels.linearForward({ x, weight: frozen.forward, bias });
+    const { out, lse } = kernels.attentionForward({ qkv, ...options }, { save: needed?.x ?? false });
+    return record('projectedAttention', inputs, out, {
+      state: { qkv, lse },
+      backward: ({ gradOut, saved }) => {
+        const { shape, dtype, device } = gradOut;
+        const transposed = frozen.forBackward();
+        const gradX = Tensor.empty(device, [...shape.slice(0, -1), weight.shape[1]!], { dtype, kind: 'gradients' });
+        inSteps(shape[0]!, (_count, of) => {
+          const { gradQkv } = kernels.attentionBackward(
+            { gradOut: of(gradOut), qkv: of(saved.qkv!), lse: of(saved.lse!), ...options },
+            { kind: 'gradients' },
+          );
+          kernels.linearBackward({ gradOut: gradQkv, weight: transposed, gradX: of(gradX) });
+          gradQkv.dispose();
+        });
+        return { x: gradX };
+      },
+    });
   });
-  if (!needed?.x) qkv.dispose();
-  return out;
 }

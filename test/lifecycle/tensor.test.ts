@@ -65,6 +65,7 @@ describe('use after dispose', () => {
     },
     alias: (tensor) => tensor.alias(),
     reshape: (tensor) => tensor.reshape([4]),
+    part: (tensor) => tensor.part(1, 2),
     write: (tensor) => tensor.write([1, 2, 3, 4]),
     'copy from': (tensor, other) => tensor.copyFrom(other),
     'copy to': (tensor, other) => other.copyFrom(tensor),
@@ -128,6 +129,30 @@ describe('handles on the same bytes', () => {
     expect(device.memory().currentBytes).toBe(24);
     expect(await matrix.read()).toEqual(new Float32Array([6, 5, 4, 3, 2, 1]));
     matrix.dispose();
+    expect(device.memory().currentBytes).toBe(0);
+  });
+
+  it('may be a part of the first axis', async () => {
+    const tensor = Tensor.from(device, [1, 2, 3, 4, 5, 6], [3, 2]);
+    const part = tensor.part(1, 2);
+    tensor.dispose();
+    expect(part.shape).toEqual([2, 2]);
+    expect(await part.read()).toEqual(new Float32Array([3, 4, 5, 6]));
+    part.write([6, 5, 4, 3]);
+    const last = part.part(1, 1);
+    expect(await last.read()).toEqual(new Float32Array([4, 3]));
+    for (const [first, count] of [
+      [-1, 1],
+      [0, 0],
+      [1, 2],
+      [Number.NaN, 1],
+      [0, Number.POSITIVE_INFINITY],
+      [0.5, 1],
+      [0, 1.5],
+    ] as const)
+      expect(() => part.part(first, count), `${first} + ${count}`).toThrow(/entries, expected a part of \[2, 2\]/);
+    part.dispose();
+    last.dispose();
     expect(device.memory().currentBytes).toBe(0);
   });
 

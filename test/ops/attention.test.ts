@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
 import { kernels } from '../../lib/kernels';
-import { attention } from '../../lib/ops';
+import { attention, type PackedWeight, packWeight, projectedAttention } from '../../lib/ops';
 import { Tensor } from '../../lib/tensor';
 import { onCpu, openVariant, variants } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
 import { attention as reference } from '../reference/attention';
+import { linear } from '../reference/linear';
 
 type MakeTensor = Parameters<BadCall['call']>[0];
 type Shape = [B: number, N: number, H: number, E: number];
@@ -253,4 +254,50 @@ it('wide heads have the same bits on every variant of the device', async () => {
     results.push([await out.read(), await gradQkv!.read()]);
   }
   for (const other of results.slice(1)) expect(other).toEqual(results[0]);
+});
+
+const made: PackedWeight[] = [];
+const packed = (weight: Tensor): PackedWeight => {
+  made.push(packWeight(weight));
+  return made.at(-1)!;
+};
+
+// q, k and v themselves beside the statistics; steps are of 8 images.
+function projectedCase(name: string, [B, N, H, E]: Shape, I: number): Case {
+  return {
+    name,
+    inputs: { x: [B, N, I], weight: { shape: [3 * H * E, I], scale: 1 / Math.sqrt(I) }, bias: [3 * H * E] },
+    options: { heads: H },
+    keeps: (bytes) => B * N * 3 * H * E * bytes + B * H * N * 4,
+  };
+}
+
+kernelTest('attention: projected', {
+  cases: [
+    projectedCase('one image', [1, 5, 2, 4], 8),
+    projectedCase('of another width', [2, 7, 1, 6], 11),
+    projectedCase('one step', [8, 3, 2, 4], 8),
+    projectedCase('one image more than a step', [9, 3, 1, 5], 7),
+    projectedCase('three steps', [19, 4, 2, 4], 8),
+  ],
+  run: ({ x, weight, bias }, options) => projectedAttention(x!, packed(weight!), bias, { heads: options.heads }),
+  cleanUp: () => {
+    for (const weight of made.splice(0)) weight.dispose();
+  },
+  reference: ({ x, weight, bias }, { heads }) => reference(linear(x!, weight!, { bias }), heads),
+  computeInputs: ['x', 'weight'],
+  differentiable: ['x'],
+  // As attention, and in bf16 q, k, v and their gradients are rounded in between.
+  tolerance: { f32: { out: 80, grad: 160 }, bf16: { out: 8, grad: 20 } },
+  bad: [
+    {
+      name: 'heads that do not divide the layer',
+      call: (tensor) => {
+        using weight = packWeight(tensor([24, 8]));
+        return projectedAttention(tensor([2, 5, 8]), weight, undefined, { heads: 3 });
+      },
+      code: 'SIDETUNE_SHAPE',
+      argument: 'qkv',
+    },
+  ],
 });

@@ -161,6 +161,20 @@ it('mlp gives what two linear layers give, for rows of one step bit by bit', asy
   });
 });
 
+it('mlp puts its result in the place of its residual where it may', async () => {
+  await onEachTarget(async (device) => {
+    const weights = weightsOf(device, new Random(9), 24, 96, 'bf16');
+    using x = Tensor.from(device, Float32Array.from({ length: 72 }, Math.sin), [3, 24], { dtype: 'bf16' });
+    using residual = Tensor.from(device, Float32Array.from({ length: 72 }, Math.cos), [3, 24], { dtype: 'bf16' });
+    using apart = mlp(x, weights, residual);
+    const expected = await apart.readBytes();
+    using inPlace = mlp(x, weights, residual, { inPlace: true });
+    expect(inPlace.address).toBe(residual.address);
+    expect(await inPlace.readBytes()).toEqual(expected);
+    cleanUp();
+  });
+});
+
 it('mlp keeps nothing in memory that grows with rows times the hidden width, but what it saves', async () => {
   const [I, H] = [8, 64];
   await onEachTarget(async (device) => {
