@@ -246,13 +246,11 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     expect(await peakOf(dtlPlus as Method<object>)).toBeGreaterThanOrEqual(mine);
   });
   // An image adds what LST adds and h, two activations of the stream more than DTL would need without it.
-  it.each(widened ? [1, 2, 4] : [1, 2, 4, 8, 16])(
-    'below LST, too, while batches are small: batch %i',
-    async (batchSize) => {
-      const [mine, other] = [await plan(dtl, 'bf16', {}, batchSize), await plan(lst, 'bf16', {}, batchSize)];
-      expect(mine.memory.peakBytes).toBeLessThan(other.memory.peakBytes);
-    },
-  );
+  it.each([1, 2, 4, 8, 16])('below LST, too, while batches are small: batch %i', async (batchSize) => {
+    const [mine, other] = [await plan(dtl, 'bf16', {}, batchSize), await plan(lst, 'bf16', {}, batchSize)];
+    const most = widened && batchSize > 4 ? 1.01 : 1; // packings for backward are larger, too
+    expect(mine.memory.peakBytes).toBeLessThan(most * other.memory.peakBytes);
+  });
   it.each([32, 64])('at most 4 % above LST at batch %i', async (batchSize) => {
     const [mine, other] = [await plan(dtl, 'bf16', {}, batchSize), await plan(lst, 'bf16', {}, batchSize)];
     expect(mine.memory.peakBytes).toBeLessThan(1.04 * other.memory.peakBytes);
