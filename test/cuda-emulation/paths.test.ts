@@ -92,6 +92,20 @@ it.each([12_300, 12_301])('layer norm of rows of %i, which shared memory does no
   });
 });
 
+// Factors of 24 ranks, and rows, too long for shared memory: what is read comes from scratch memory.
+it.each([12_300, 12_301])('layer norm with a side layer of rows of %i', async (d) => {
+  await on('', async (device) => {
+    const r = 20;
+    const [x, a] = [waves(device, [2, d], 1), waves(device, [d, r], 2)];
+    const [weight, bias] = [Tensor.from(device, new Float32Array(d).fill(1), [d]), Tensor.zeros(device, [d])];
+    const { out, u } = kernels.layerNormProjectForward({ x, weight, bias, a });
+    expect(await read(out)).toEqual(await read(kernels.layerNormForward({ x, weight, bias }).out));
+    const [got, apart] = [await read(u), await read(kernels.lowRankProjectForward({ z: x, a }).u)];
+    const largest = Math.max(...apart.map(Math.abs));
+    for (const [i, value] of got.entries()) expect(Math.abs(value - apart[i]!)).toBeLessThanOrEqual(1e-4 * largest);
+  });
+});
+
 it('products with tf32 and on a Hopper differ by nothing but rounding', async () => {
   const product = async (variant: string, dtype: DType, options: DeviceOptions): Promise<number[]> => {
     let result: number[] = [];
