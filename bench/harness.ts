@@ -122,8 +122,13 @@ export function copyGbpsAt({ copy }: Roof, bytes: number): number {
   return low.gbps + share * (high.gbps - low.gbps);
 }
 
-/** Varied numbers in [−1, 1): kernels with exp must not meet a special case only. */
+/** Varied numbers in [−1, 1), or bytes: kernels with exp must not meet a special case only. */
 function numbers(device: Device, shape: readonly number[], dtype: DType, seed = 1): Tensor {
+  if (dtype === 'u8') {
+    const bytes = new Uint8Array(shape.reduce((product, length) => product * length, 1));
+    for (let i = 0; i < bytes.length; i++) bytes[i] = 37 * i + seed;
+    return Tensor.from(device, bytes, shape, { dtype });
+  }
   const out = Tensor.empty(device, shape, { dtype });
   kernels.randomUniform({ out, low: -1, seed });
   return out;

@@ -175,7 +175,8 @@ TEST(allocation_free_mlp) {
       bench.run_twice(mlp, "mlpForward");
     }
     MlpBackward backward;
-    backward.grad_out = bench.tensor({B, N, d}, dtype), backward.pre_activation = bench.tensor({B, N, kHidden}, dtype);
+    backward.grad_out = bench.tensor({B, N, d}, dtype);
+    backward.slope = bench.tensor({B, N, kHidden}, dtype == DType::bf16 ? DType::u8 : dtype);
     backward.weight1 = bench.packed(kHidden, d, dtype, Layout::packed_transposed);
     backward.weight2 = bench.packed(d, kHidden, dtype, Layout::packed_transposed);
     backward.grad_x = bench.tensor({B, N, d}, dtype);
