@@ -80,7 +80,10 @@ describe('a backbone in int8', () => {
     await model.step(batch, optimizer);
     const widened = device.memory().current.weights - before;
     using wide = models.vit(device, tiny, { dtype: 'bf16', seed: 5 });
-    const matrix = (name: string): number => wide.plain(`blocks.3.${name}.weight`).size * 2;
+    const matrix = (name: string): number => {
+      using plain = wide.plain(`blocks.3.${name}.weight`);
+      return plain.size * 2;
+    };
     // Blocks 3 and 4, for x Wᵀ; oneDNN pads small matrices.
     const perBlock = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2'].map(matrix).reduce((sum, bytes) => sum + bytes);
     expect(widened).toBeGreaterThanOrEqual(2 * perBlock);
