@@ -207,10 +207,9 @@ export class Tape {
       backward: recording.backward,
     };
     const maker = recording.turn && this.valueOf(recording.turn);
-    let place = this.#nodes.length;
-    if (maker && this.#nodes.some(({ outputs }) => outputs.includes(maker)))
-      while (!this.#nodes[place - 1]!.outputs.includes(maker)) place--;
-    this.#nodes.splice(place, 0, node);
+    let place = maker ? this.#nodes.length : 0;
+    while (place > 0 && !this.#nodes[place - 1]!.outputs.includes(maker!)) place--;
+    this.#nodes.splice(place || this.#nodes.length, 0, node);
     if (recording.undo) {
       const { buffer, version, keep: kept, run } = recording.undo;
       const aliases = Object.fromEntries(Object.entries(kept).map(([name, tensor]) => [name, alive(tensor)]));

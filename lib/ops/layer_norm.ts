@@ -54,7 +54,7 @@ export function layerNormProject(
   weight: Tensor,
   bias: Tensor,
   a: Tensor,
-  { eps = 1e-6 }: LayerNormOptions = {},
+  { eps = 1e-6 }: Omit<LayerNormOptions, 'compact'> = {},
 ): { out: Tensor; u: Tensor } {
   const inputs = { x, weight, bias };
   const { u, ...norm } = kernels.layerNormProjectForward({ ...inputs, a, eps }, { save: needs(inputs) !== null });

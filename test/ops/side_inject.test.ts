@@ -300,11 +300,9 @@ describe('a side network of three blocks', () => {
   const [shape, r] = [[2, 10, 20], 2];
   const numbers = (count: number, seed: number, scale: number) =>
     Float32Array.from({ length: count }, (_, i) => scale * Math.sin(i * 2.3 + seed));
-  const plus = { grid: [3, 3] as [number, number], prefixTokens: 1 };
-
-  /** h after each block, what comes out, and the gradients; of `one` call for a block or of the calls that it stands for. */
-  async function run(device: Device, one: boolean, weighted: boolean): Promise<number[][]> {
-    const make = (shape: number[], seed: number, scale = 1): Tensor =>
+  const maker =
+    (device: Device) =>
+    (shape: number[], seed: number, scale = 1): Tensor =>
       Tensor.from(
         device,
         numbers(
@@ -314,6 +312,11 @@ describe('a side network of three blocks', () => {
         ),
         shape,
       );
+  const plus = { grid: [3, 3] as [number, number], prefixTokens: 1 };
+
+  /** h after each block, what comes out, and the gradients; of `one` call for a block or of the calls that it stands for. */
+  async function run(device: Device, one: boolean, weighted: boolean): Promise<number[][]> {
+    const make = maker(device);
     const [z, h] = [make(shape, 1), make(shape, 2, bend)];
     const us = [0, 1, 2].map((j) => make([2, 10, r], 3 + j, bend));
     const cs = [0, 1, 2].map((j) => make([r, 20], 6 + j));
@@ -371,16 +374,7 @@ describe('a side network of three blocks', () => {
   it('a reader between two steps sees h as it was, and one whose result nobody reads costs nothing', async () => {
     const device = await openDevice();
     const gradient = async (unread: boolean): Promise<ArrayLike<number>> => {
-      const make = (shape: number[], seed: number, scale = 1): Tensor =>
-        Tensor.from(
-          device,
-          numbers(
-            shape.reduce((p, n) => p * n, 1),
-            seed,
-            scale,
-          ),
-          shape,
-        );
+      const make = maker(device);
       const [z, h, u, c] = [make(shape, 1), make(shape, 2, bend), make([2, 10, r], 3, bend), make([r, 20], 4)];
       const tape = new Tape();
       for (const tensor of [h, u]) tape.watch(tensor);
@@ -402,16 +396,7 @@ describe('a side network of three blocks', () => {
 
   it('h alone is read: its gradient goes back through the change', async () => {
     const device = await openDevice();
-    const make = (shape: number[], seed: number): Tensor =>
-      Tensor.from(
-        device,
-        numbers(
-          shape.reduce((p, n) => p * n, 1),
-          seed,
-          1,
-        ),
-        shape,
-      );
+    const make = maker(device);
     const [z, h, u, c] = [make(shape, 1), make(shape, 2), make([2, 10, r], 3), make([r, 20], 4)];
     const cotangent = make(shape, 5);
     const tape = new Tape();
