@@ -4,5 +4,5 @@
 
 SIDETUNE_BIND(SideInjectForward, side_inject)
 SIDETUNE_BIND(SideInjectBackward, side_inject)
-SIDETUNE_BIND(SideStepForward, side_inject)
-SIDETUNE_BIND(SideStepBackward, side_inject)
+SIDETUNE_BIND(SideInjectLowRankForward, side_inject)
+SIDETUNE_BIND(SideInjectLowRankBackward, side_inject)

@@ -388,12 +388,11 @@ export interface Kernels {
   ): {
     gradH: Tensor;
   };
-  sideStepForward(
+  sideInjectLowRankForward(
     args: {
-      /** inOut [..., d] f32 */ h: Tensor;
       /** in [..., d] f32 bf16 */ z: Tensor;
-      /** in [..., r] f32 */ u: Tensor;
-      /** in [r, d] f32 */ c: Tensor;
+      /** in [..., r] f32 */ u: readonly Tensor[];
+      /** in [r, d] f32 */ c: readonly Tensor[];
       /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
       /** out [..., d] like z */ out?: Tensor | undefined;
       beta?: number | undefined;
@@ -404,14 +403,12 @@ export interface Kernels {
   ): {
     out: Tensor;
   };
-  sideStepBackward(
+  sideInjectLowRankBackward(
     args: {
       /** in [..., d] f32 bf16 */ gradOut: Tensor;
-      /** inOut [..., d] f32 */ h: Tensor;
-      /** in [..., r] f32 */ u: Tensor;
-      /** in [r, d] f32 */ c: Tensor;
+      /** in [..., r] f32 */ u: readonly Tensor[];
+      /** in [r, d] f32 */ c: readonly Tensor[];
       /** in [d, 1, K, K] f32 */ weight?: Tensor | undefined;
-      /** in [..., d] f32 */ residual?: Tensor | undefined;
       /** out [..., d] f32 */ gradH?: Tensor | undefined;
       /** inOut [d, 1, K, K] f32 */ gradWeight?: Tensor | undefined;
       beta?: number | undefined;

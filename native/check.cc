@@ -514,4 +514,14 @@ std::string describe(const char* kernel, const char* family, const FieldList& fi
   return text + "]}";
 }
 
+// In the general check the first list of a call, u, stands for itself.
+void check_factors(const char* kernel, const TensorList& u, const Tensor& h, const TensorList& c) {
+  Tensor expected = h;
+  expected.shape[h.rank - 1] = c[0].dim(0);
+  for (size_t j = 0; j < u.size(); j++) {
+    if (u[j].rank == h.rank && std::equal(expected.shape, expected.shape + expected.rank, u[j].shape)) continue;
+    refuse_shape(kernel, "u", "of shape " + to_string(u[j]) + " at " + std::to_string(j), to_string(expected));
+  }
+}
+
 }  // namespace sidetune

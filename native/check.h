@@ -24,6 +24,8 @@ std::vector<Field*> check(const char* kernel, FieldList& fields, const Wish& wis
 // For rules that a field line cannot say. Names as in the field list.
 [[noreturn]] void refuse_shape(const char* kernel, const char* argument, const std::string& got, const std::string& expected);
 [[noreturn]] void refuse_argument(const char* kernel, const char* argument, const std::string& got, const std::string& expected);
+// Of a sum Σ_j u_j c_j: each u must have the rows of h, and the rank of c.
+void check_factors(const char* kernel, const TensorList& u, const Tensor& h, const TensorList& c);
 
 // "grad_out" -> "gradOut", "LayerNormForward" -> "layerNormForward": names as JavaScript sees them.
 std::string camel_case(const std::string& name);

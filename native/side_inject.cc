@@ -34,25 +34,32 @@ void check_backward(const char* kernel, const Arguments& k) {
 
 template <class Arguments>
 double backward_flops(const Arguments& k) {
-  return (k.grad_h ? 10.0 * k.h.size() : 0) + convolution_flops(k.h, k.weight) * ((k.grad_h ? 1 : 0) + (k.grad_weight ? 1 : 0));
+  const Tensor& x = k.grad_out;
+  return (k.grad_h ? 10.0 * x.size() : 0) + convolution_flops(x, k.weight) * ((k.grad_h ? 1 : 0) + (k.grad_weight ? 1 : 0));
 }
 
-double change_flops(const Tensor& h, const Tensor& c) { return (2.0 * c.dim(0) + 1) * h.size(); }
+double factor_flops(const Tensor& x, const TensorList& c) {
+  return 2.0 * static_cast<double>(x.size()) * static_cast<double>(c.size()) * static_cast<double>(c[0].dim(0));
+}
 
 }  // namespace
 
 void SideInjectForward::check(const char* kernel) const {
   if (weight) check_convolution(kernel, "z", z, *this);
 }
-void SideStepForward::check(const char* kernel) const {
+void SideInjectBackward::check(const char* kernel) const { check_backward(kernel, *this); }
+void SideInjectLowRankForward::check(const char* kernel) const {
+  check_factors(kernel, u, z, c);
   if (weight) check_convolution(kernel, "z", z, *this);
 }
-void SideInjectBackward::check(const char* kernel) const { check_backward(kernel, *this); }
-void SideStepBackward::check(const char* kernel) const { check_backward(kernel, *this); }
+void SideInjectLowRankBackward::check(const char* kernel) const {
+  check_factors(kernel, u, grad_out, c);
+  check_backward(kernel, *this);
+}
 
 double SideInjectForward::flops() const { return 6.0 * h.size() + convolution_flops(h, weight); }
-double SideStepForward::flops() const { return 6.0 * h.size() + convolution_flops(h, weight) + change_flops(h, c); }
 double SideInjectBackward::flops() const { return backward_flops(*this); }
-double SideStepBackward::flops() const { return backward_flops(*this) + change_flops(h, c); }
+double SideInjectLowRankForward::flops() const { return 6.0 * z.size() + convolution_flops(z, weight) + factor_flops(z, c); }
+double SideInjectLowRankBackward::flops() const { return backward_flops(*this) + factor_flops(grad_out, c); }
 
 }  // namespace sidetune

@@ -12,13 +12,11 @@
 // in shared memory) needs at a time. gradWeight is added to what is there, gradH is written. The result does not depend on the
 // number of threads or multiprocessors: images are summed in fixed groups and the groups in order.
 //
-// SideStep is what the side network does at a block: it takes up what the block's side layer read, u (low_rank.h), and injects,
-// in one pass over h and z.
-//   h ← h + u c      out = z + g(θ(h))                                            u [.., r], c [r, d], r small
-// Its backward takes the h of after the step and, in the pass that needs it, walks it back to what it was before:
-//   gradH = residual + θ'(h) ∘ gᵀ(gradOut)      h ← h − u c
-// gradH is the gradient of h after the step and before it; those of u and c come of it (LowRankCombineBackward). u c is rounded
-// as LowRankUndo rounds it. On CUDA a grid that does not fit into shared memory as a whole takes two passes.
+// LowRank: the same of a state that is never formed. h has the rank of what side layers read (low_rank.h), so it comes of a few
+// numbers a row where it is needed, in registers:
+//   h = Σ_j u_j c_j                              u_j [.., r], c_j [r, d], one pair for each block up to this one, r small
+// Nothing lies in memory for it, nothing drifts and nothing is to be walked back. Backward gives gradH; the gradients of u and c
+// come of that (LowRankCombineBackward). Each number costs 2 r operations a pair instead of reading and writing h.
 #pragma once
 
 #include "fields.h"
@@ -67,15 +65,15 @@ struct SideInjectBackward {
   double flops() const;
 };
 
-struct SideStepForward {
-  Tensor h, z, u, c, weight, out;
+struct SideInjectLowRankForward {
+  Tensor z, weight, out;
+  TensorList u, c;  // an entry for each block
   float beta = 100;
   int64_t grid[2] = {};
   int64_t prefix_tokens = 0;
 
   template <class Fields>
   void fields(Fields& field) {
-    field.in_out("h", h, "... d", f32);
     field.in("z", z, "... d", f32 | bf16);
     field.in("u", u, "... r", f32);
     field.in("c", c, "r d", f32);
@@ -85,12 +83,13 @@ struct SideStepForward {
     field.option("grid", grid, between(0, 65535));
     field.option("prefix_tokens", prefix_tokens, between(0, 65535));
   }
-  void check(const char* kernel) const;
+  void check(const char* kernel) const;  // each u has the rows of z and the rank of c
   double flops() const;
 };
 
-struct SideStepBackward {
-  Tensor grad_out, h, u, c, weight, residual, grad_h, grad_weight;
+struct SideInjectLowRankBackward {
+  Tensor grad_out, weight, grad_h, grad_weight;
+  TensorList u, c;
   float beta = 100;
   int64_t grid[2] = {};
   int64_t prefix_tokens = 0;
@@ -98,12 +97,10 @@ struct SideStepBackward {
   template <class Fields>
   void fields(Fields& field) {
     field.in("grad_out", grad_out, "... d", f32 | bf16);
-    field.in_out("h", h, "... d", f32);
     field.in("u", u, "... r", f32);
     field.in("c", c, "r d", f32);
     field.in("weight", weight, "d 1 K K", f32).optional();
-    field.in("residual", residual, "... d", f32).optional();
-    field.out("grad_h", grad_h, "... d", f32).may_alias("residual");
+    field.out("grad_h", grad_h, "... d", f32).optional();
     field.in_out("grad_weight", grad_weight, "d 1 K K", f32).optional();
     field.option("beta", beta, finite());
     field.option("grid", grid, between(0, 65535));

@@ -20,10 +20,10 @@ function backward(shape: BenchShape) {
   };
 }
 
-const rank = 2;
-const step = ({ tensor, batch, tokens, width }: BenchShape) => ({
-  u: tensor([batch, tokens, rank], 'f32'),
-  c: tensor([rank, width], 'f32'),
+// The last of twelve blocks: what all side layers have read makes up h.
+const factors = ({ tensor, batch, tokens, width }: BenchShape) => ({
+  u: Array.from({ length: 12 }, () => tensor([batch, tokens, 2], 'f32')),
+  c: Array.from({ length: 12 }, () => tensor([2, width], 'f32')),
 });
 
 export const sideInjectBenches: KernelBench[] = [
@@ -46,30 +46,30 @@ export const sideInjectBenches: KernelBench[] = [
     }),
   },
   {
-    kernel: 'sideStepForward',
-    label: 'DTL',
+    kernel: 'sideInjectLowRankForward',
+    label: 'DTL, 12 blocks',
     direction: 'forward',
-    args: (shape) => ({ ...forward(shape), ...step(shape) }),
+    args: (shape) => ({ z: forward(shape).z, ...factors(shape) }),
   },
   {
-    kernel: 'sideStepForward',
-    label: 'DTL+, k = 3',
+    kernel: 'sideInjectLowRankForward',
+    label: 'DTL+, 12 blocks, k = 3',
     direction: 'forward',
-    args: (shape) => ({ ...forward(shape), ...step(shape), ...plus(shape) }),
+    args: (shape) => ({ z: forward(shape).z, ...factors(shape), ...plus(shape) }),
   },
   {
-    kernel: 'sideStepBackward',
-    label: 'DTL',
+    kernel: 'sideInjectLowRankBackward',
+    label: 'DTL, 12 blocks',
     direction: 'backward',
-    args: (shape) => ({ ...backward(shape), ...step(shape) }),
+    args: (shape) => ({ gradOut: backward(shape).gradOut, ...factors(shape) }),
   },
   {
-    kernel: 'sideStepBackward',
-    label: 'DTL+, k = 3, all gradients',
+    kernel: 'sideInjectLowRankBackward',
+    label: 'DTL+, 12 blocks, k = 3, all gradients',
     direction: 'backward',
     args: (shape) => ({
-      ...backward(shape),
-      ...step(shape),
+      gradOut: backward(shape).gradOut,
+      ...factors(shape),
       ...plus(shape),
       gradWeight: shape.tensor([shape.width, 1, 3, 3], 'f32'),
     }),

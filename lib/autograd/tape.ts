@@ -18,10 +18,8 @@ type Saved = Record<string, Tensor | undefined>;
 
 /** What an op's backward gets. */
 export interface BackwardContext {
-  /** Gradient of the loss by the op's result; by the first one of several, if the loss depends on it. */
+  /** Gradient of the loss by the op's result. */
   gradOut: Tensor;
-  /** The same for each result; undefined where the loss does not depend on it. */
-  grads: readonly (Tensor | undefined)[];
   /** What the op saved, by name. */
   saved: Record<string, Tensor>;
   /** Which inputs need a gradient. */
@@ -33,8 +31,6 @@ export interface BackwardContext {
   pending(input: string): Tensor | undefined;
   /** An f32 tensor in the input's shape that the backward kernel adds to (+=); undefined when the input needs no gradient. */
   accumulator(input: string): Tensor | undefined;
-  /** Says that backward has itself put the buffer of {@link Recording.undo} back to what it was. */
-  undone(): void;
 }
 
 export interface Recording {
@@ -42,11 +38,6 @@ export interface Recording {
   saved?: Saved;
   /** Tensors that exist only for backward; they become the tape's. */
   state?: Saved;
-  /**
-   * In backward the call's turn comes just before that of the call that made this input, not where it was recorded: what lies between the two has let go of
-   * its memory by then. Nothing recorded between them may depend on the call's results but calls that hand gradients on.
-   */
-  turn?: Tensor;
   /** Gradients by input name, new tensors or `gradOut` itself; inputs served by `accumulator` are left out. */
   backward(context: BackwardContext): Record<string, Tensor | undefined>;
   /** In-place ops: puts the buffer back to what it was before the call. */
@@ -100,7 +91,6 @@ interface Node {
   outputs: Value[];
   saved: SavedTensor[];
   backward: Recording['backward'];
-  undo?: Undo;
   /** Replays of checkpoints differentiate themselves. */
   replay?: (grads: (Tensor | undefined)[], inputs: Tensor[]) => void;
 }
@@ -198,23 +188,18 @@ export class Tape {
       return value;
     });
     if (this.dry) return;
-    const node: Node = {
+    this.#nodes.push({
       op,
       block: this.#block,
       inputs: tracked,
       outputs: values,
       saved: [...savedTensors(recording.saved, alive), ...savedTensors(recording.state, keep)],
       backward: recording.backward,
-    };
-    const maker = recording.turn && this.valueOf(recording.turn);
-    let place = maker ? this.#nodes.length : 0;
-    while (place > 0 && !this.#nodes[place - 1]!.outputs.includes(maker!)) place--;
-    this.#nodes.splice(place || this.#nodes.length, 0, node);
+    });
     if (recording.undo) {
       const { buffer, version, keep: kept, run } = recording.undo;
       const aliases = Object.fromEntries(Object.entries(kept).map(([name, tensor]) => [name, alive(tensor)]));
-      node.undo = { buffer: alive(buffer), address: buffer.address, before: version, kept: aliases, run };
-      this.#undos.push(node.undo);
+      this.#undos.push({ buffer: alive(buffer), address: buffer.address, before: version, kept: aliases, run });
     }
   }
 
@@ -255,7 +240,7 @@ export class Tape {
   /** Puts a gradient where backward starts. */
   seed(tensor: Tensor, grad: Tensor): void {
     const value = this.valueOf(tensor);
-    if (value) add(value, grad, [grad]);
+    if (value) add(value, grad, grad);
   }
 
   /** Walks the tape back. Each node's saved tensors go as soon as it has run. When it throws, nothing is kept. */
@@ -305,7 +290,6 @@ export class Tape {
         }
         const results = node.backward({
           gradOut,
-          grads,
           saved,
           wanted: Object.fromEntries(Object.keys(node.inputs).map((name) => [name, true])),
           pending: (input) => {
@@ -328,13 +312,12 @@ export class Tape {
             again.push([value, apart]);
             return apart;
           },
-          undone: () => this.#undone(node.undo!),
         });
         for (const [value, apart] of again) kernels.addInto({ target: value.accumulator(), x: apart });
         for (const name in results) {
           const grad = results[name];
           const value = node.inputs[name];
-          if (grad && value) add(value, grad, grads);
+          if (grad && value) add(value, grad, gradOut);
         }
       });
     } finally {
@@ -356,16 +339,11 @@ export class Tape {
           argument: name,
         });
       }
-      const undo = this.#undos[index]!;
-      undo.run(undo.kept, undo.buffer);
-      this.#undone(undo);
+      const [undo] = this.#undos.splice(index, 1);
+      undo!.run(undo!.kept, undo!.buffer);
+      undo!.buffer.version = undo!.before;
+      discard(undo!);
     }
-  }
-
-  #undone(undo: Undo): void {
-    this.#undos.splice(this.#undos.indexOf(undo), 1);
-    undo.buffer.version = undo.before;
-    discard(undo);
   }
 
   /** Lets go of everything that is kept for a backward that will not come, and of gradients that nobody took. */
@@ -400,9 +378,9 @@ function discard(undo: Undo): void {
   undo.buffer.dispose();
 }
 
-// A result's gradient handed on, as it is or in another shape, is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
-function add(value: Value, grad: Tensor, ofResults: readonly (Tensor | undefined)[]): void {
-  const shared = ofResults.some((other) => grad === other || grad.address === other?.address);
+// `gradOut` handed on, as it is or in another shape, is shared, not copied: gradients change in place only as accumulators, which nobody else holds.
+function add(value: Value, grad: Tensor, gradOut: Tensor): void {
+  const shared = grad === gradOut || grad.address === gradOut.address;
   const own = keep(shared ? grad.alias() : grad);
   if (!value.grad) {
     value.grad = own;
@@ -436,10 +414,10 @@ export function needs(inputs: Inputs): Record<string, boolean> | null {
   return tape.dry && result ? noInputs : result;
 }
 
-/** Enters an op's call into the current tape, if any of its inputs is tracked. Returns what it was given as output. */
-export function record<T extends Tensor | Tensor[]>(op: string, inputs: Inputs, output: T, recording: Recording): T {
+/** Enters an op's call into the current tape, if any of its inputs is tracked. Returns the output. */
+export function record(op: string, inputs: Inputs, output: Tensor, recording: Recording): Tensor {
   const tape = Tape.current();
   if (tape && Object.values(inputs).some((tensor) => tensor && tape.tracks(tensor)))
-    tape.record(op, inputs, Array.isArray(output) ? output : [output], recording);
+    tape.record(op, inputs, [output], recording);
   return output;
 }

@@ -33,6 +33,6 @@ export {
 } from './random';
 export { relu } from './relu';
 export { scaleShift } from './scale_shift';
-export { type SideInjectOptions, sideInject, sideStep_ } from './side_inject';
+export { type SideInjectOptions, sideInject, sideInjectLowRank } from './side_inject';
 export { type SliceOptions, slice } from './slice';
 export { type SwishOptions, swish } from './swish';

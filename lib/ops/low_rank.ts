@@ -109,35 +109,40 @@ export function recordProject(inputs: { z: Tensor; a: Tensor }, u: Tensor): Tens
 export function lowRankCombine_(h: Tensor, us: readonly Tensor[], cs: readonly Tensor[]): Tensor {
   kernels.lowRankCombineForward({ h, u: us, c: cs });
   const out = h.alias();
-  const [uNames, cNames] = [us.map((_, j) => `u${j}`), cs.map((_, j) => `c${j}`)];
-  const inputs: Record<string, Tensor> = {};
-  for (const [j, u] of us.entries()) inputs[uNames[j]!] = u;
-  for (const [j, c] of cs.entries()) inputs[cNames[j]!] = c;
+  const { inputs, uNames, cNames } = factorInputs(us, cs);
   return record('lowRankCombine_', inputs, out, {
     saved: inputs,
     backward: (context) => {
-      combineBackward(context.gradOut, context, uNames, cNames);
+      const factors = factorGradients(context, uNames, cNames);
+      if (factors) kernels.lowRankCombineBackward({ gradH: context.gradOut, ...factors });
       return {};
     },
   });
 }
 
-/** @internal Adds to the gradients of the inputs `uNames` and `cNames` what comes to them from that of h. */
-export function combineBackward(
-  gradH: Tensor,
+/** @internal The factors of a sum Σ_j u_j c_j as an op's inputs, by name. */
+export function factorInputs(us: readonly Tensor[], cs: readonly Tensor[]) {
+  const [uNames, cNames] = [us.map((_, j) => `u${j}`), cs.map((_, j) => `c${j}`)];
+  const inputs: Record<string, Tensor> = {};
+  for (const [j, u] of us.entries()) inputs[uNames[j]!] = u;
+  for (const [j, c] of cs.entries()) inputs[cNames[j]!] = c;
+  return { inputs, uNames, cNames };
+}
+
+/** @internal What the gradient of Σ_j u_j c_j is led on to by {@link kernels.lowRankCombineBackward}; undefined if no factor needs a gradient. */
+export function factorGradients(
   { saved, wanted, accumulator }: Pick<BackwardContext, 'saved' | 'wanted' | 'accumulator'>,
   uNames: string[],
   cNames: string[],
-): void {
+): { u: Tensor[]; c: Tensor[]; gradU: Tensor[] | undefined; gradC: Tensor[] | undefined } | undefined {
+  const [u, c] = [uNames, cNames].map((names) => names.map((name) => saved[name]!)) as [Tensor[], Tensor[]];
   // The kernel wants gradients of one kind for all blocks or for none: a few that nobody asked for are thrown away.
   const gradients = (names: string[]): Tensor[] | undefined => {
     if (!names.some((name) => wanted[name])) return undefined;
     return names.map(
-      (name) => accumulator(name) ?? Tensor.zeros(gradH.device, saved[name]!.shape, { kind: 'gradients' }),
+      (name) => accumulator(name) ?? Tensor.zeros(saved[name]!.device, saved[name]!.shape, { kind: 'gradients' }),
     );
   };
   const [gradU, gradC] = [gradients(uNames), gradients(cNames)];
-  if (!gradU && !gradC) return;
-  const [u, c] = [uNames, cNames].map((names) => names.map((name) => saved[name]!)) as [Tensor[], Tensor[]];
-  kernels.lowRankCombineBackward({ gradH, u, c, gradU, gradC });
+  return gradU || gradC ? { u, c, gradU, gradC } : undefined;
 }

@@ -1,7 +1,8 @@
 import { needs, record } from '../autograd/tape';
 import { kernels } from '../kernels';
+import { inSteps } from '../steps';
 import type { Tensor } from '../tensor';
-import { combineBackward } from './low_rank';
+import { factorGradients, factorInputs } from './low_rank';
 
 export interface SideInjectOptions {
   /** β of θ(x) = x·sigmoid(βx). Default 100. */
@@ -50,55 +51,49 @@ export function sideInject(z: Tensor, h: Tensor, { weight, ...options }: SideInj
 }
 
 /**
- * What DTL's side network does at a block, in one pass over h and z: it takes up what the block's side layer read, in place, and injects:
- * `h ← h + u c`, `out = z + g(θ(h))`.
+ * The same for a side state that is never formed: `out = z + g(θ(Σ_j u_j c_j))`. What the side layers read of the blocks so far, r numbers a token each, makes
+ * up h wherever it is needed, in registers; it takes no memory, and nothing is changed in place.
  * @param z - [..., d], f32 or bf16; with `weight` [B, prefixTokens + rows·columns, d]
- * @param h - shape of z, f32; changed
- * @param u - [..., r], f32: `z a` of {@link layerNormProject} or {@link lowRankProject}
- * @param c - [r, d], f32
- * @returns out: shape and dtype of z; h: a handle on h after the change; use it instead of h from here on
- * Keeps for backward: u, and h itself, no copy: backward walks h back in the pass in which it reads it. That pass comes when all is done that was recorded
- * after u, so that the block between u and this call has let go of what it kept before the gradient of h is formed.
+ * @param us - for each block so far [..., r], f32: `z a` of {@link layerNormProject} or {@link lowRankProject}
+ * @param cs - for each of them [r, d], f32
+ * @returns shape and dtype of z
+ * Keeps for backward: us, if they, cs or the kernel need a gradient. The gradient of z is that of the result.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @see DTL, arXiv 2312.07856, eq. 5 and 7–9
- * @example const { out, h: next } = ops.sideStep_(z, h, u, c, { beta: 100 });
+ * @example const y = ops.sideInjectLowRank(z, [u1, u2], [c1, c2], { beta: 100 });
  */
-export function sideStep_(
+export function sideInjectLowRank(
   z: Tensor,
-  h: Tensor,
-  u: Tensor,
-  c: Tensor,
+  us: readonly Tensor[],
+  cs: readonly Tensor[],
   { weight, ...options }: SideInjectOptions = {},
-): { out: Tensor; h: Tensor } {
-  const inputs = { z, h, u, c, weight };
-  const { version } = h;
-  const { out } = kernels.sideStepForward({ ...inputs, ...options });
-  const [after, read] = [h.alias(), out.alias()]; // read: out, as far as it comes of h
-  record('sideStep_', { h, u, c, weight }, [read, after], {
-    saved: { h: after, u, c, weight },
-    undo: {
-      buffer: after,
-      version,
-      keep: { u, c },
-      run: (kept, buffer) => void kernels.lowRankUndo({ h: buffer, u: kept.u!, c: kept.c! }),
-    },
-    turn: u,
+): Tensor {
+  const { out } = kernels.sideInjectLowRankForward({ z, u: us, c: cs, weight, ...options });
+  const { inputs: factors, uNames, cNames } = factorInputs(us, cs);
+  const state = { ...factors, weight };
+  return record('sideInjectLowRank', { z, ...state }, out, {
+    saved: needs(state) ? state : {},
     backward: (context) => {
-      const { saved, accumulator, undone } = context;
-      const [gradOut, later] = context.grads;
-      let gradH = later!;
-      // Where nobody reads `out`, there is h's gradient and nothing to add to it.
-      if (gradOut) {
-        const side = saved as { h: Tensor; u: Tensor; c: Tensor; weight?: Tensor };
-        const args = { gradOut, ...side, residual: later, gradWeight: accumulator('weight'), ...options };
-        gradH = kernels.sideStepBackward(args, { kind: 'gradients' }).gradH;
-        undone();
-      }
-      combineBackward(gradH, context, ['u'], ['c']);
-      return { h: gradH };
+      const { gradOut, saved, accumulator } = context;
+      const [ofFactors, gradWeight] = [factorGradients(context, uNames, cNames), accumulator('weight')];
+      if (!ofFactors && !gradWeight) return { z: gradOut };
+      const [u, c] = [uNames, cNames].map((names) => names.map((name) => saved[name]!)) as [Tensor[], Tensor[]];
+      // The gradient of h is f32: beside bf16, one half of the images at a time takes no more than the gradient of z.
+      inSteps(
+        gradOut.shape.length > 2 ? gradOut.shape[0]! : 1,
+        (_count, of) => {
+          const { gradH } = kernels.sideInjectLowRankBackward(
+            { gradOut: of(gradOut), u: u.map(of), c, weight: saved.weight, gradWeight, ...options },
+            { wanted: { gradH: ofFactors !== undefined }, kind: 'gradients' },
+          );
+          if (!ofFactors) return;
+          const { gradU, gradC } = ofFactors;
+          kernels.lowRankCombineBackward({ gradH, u: u.map(of), c, gradU: gradU?.map(of), gradC });
+          gradH.dispose();
+        },
+        { steps: 2 },
+      );
+      return { z: gradOut };
     },
   });
-  record('sideInject', { z, read }, out, { backward: ({ gradOut }) => ({ z: gradOut, read: gradOut }) });
-  read.dispose();
-  return { out, h: after };
 }

@@ -1,6 +1,5 @@
 import type { Vit } from '../models';
 import * as ops from '../ops';
-import type { Tensor } from '../tensor';
 import { checkFinite, checkWhole, define } from './method';
 
 /** Options of DTL and DTL+. */
@@ -52,25 +51,21 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
     // u_i = z_i a_i
     reads: (i, p) => p[`side.${i - 1}.a`],
 
-    // h_{i+1} = h_i + u_i c_i (eq. 5), in the one buffer that all blocks and steps share; z'_{i+1} = z_{i+1} + g(θ(h_{i+1})) for
-    // i ≥ M (eq. 7–9). Nobody reads h before block M's output is changed: up to there u_i is carried along, and h_{M+1} is formed at once.
-    afterBlock: (i, z, p, { state, batch, buffer, backbone }, { startBlock, beta }) => {
+    // z'_{i+1} = z_{i+1} + g(θ(h_{i+1})) for i ≥ M (eq. 7–9) with h_{i+1} = u_1 c_1 + … + u_i c_i (eq. 5), which is never formed: of the state that all
+    // blocks add to, the r numbers a token and block lie in memory.
+    afterBlock: (i, z, p, { state, backbone: { config, grid, prefixTokens } }, { startBlock, beta }) => {
       if (i < startBlock) return z;
-      const { tokens, config, grid, prefixTokens } = backbone;
+      const names = Array.from({ length: i }, (_, j) => `u${j + 1}`);
+      const us = names.map((name) => state[name]!);
+      const cs = names.map((_, j) => p[`side.${j}.c`]!);
       const weight = p['side.conv.weight'];
-      const inject = weight ? { beta, weight, grid, prefixTokens } : { beta };
-      const blocks = i === startBlock ? Array.from({ length: i }, (_, j) => j + 1) : [i];
-      const us = blocks.map((j) => state[`u${j}`]!);
-      const cs = blocks.map((j) => p[`side.${j - 1}.c`]!);
-      let out: Tensor;
-      if (i === startBlock) {
-        state.h = ops.lowRankCombine_(buffer('h', [batch, tokens, config.dim]), us, cs);
-        out = ops.sideInject(z, state.h, inject);
-      } else {
-        ({ out, h: state.h } = ops.sideStep_(z, state.h!, us[0]!, cs[0]!, inject));
+      const out = ops.sideInjectLowRank(z, us, cs, weight ? { beta, weight, grid, prefixTokens } : { beta });
+      if (i === config.depth) {
+        for (const name of names) {
+          state[name]!.dispose();
+          delete state[name];
+        }
       }
-      for (const u of us) u.dispose();
-      for (const j of blocks) delete state[`u${j}`];
       return out;
     },
 

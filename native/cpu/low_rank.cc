@@ -148,32 +148,6 @@ void project_backward(const Cpu& cpu, const LowRankProjectBackward& k, Workspace
   if (k.grad_a) add_transposed(a_sums.total(groups), d, r, k.grad_a.as<float>());
 }
 
-// The blocks of a combine stand side by side: one product of inner size M r, for which the factors c lie one below the other
-// and the rows of u are joined.
-struct Blocks {
-  int64_t count, r, d;
-  template <class Arguments>
-  explicit Blocks(const Arguments& k) : count(static_cast<int64_t>(k.c.size())), r(k.c[0].dim(0)), d(k.c[0].dim(1)) {}
-
-  int64_t ranks() const { return count * r; }
-  void stack(const TensorList& c, float* factors) const {
-    for (int64_t j = 0; j < count; j++) std::copy_n(c[j].as<float>(), r * d, factors + j * r * d);
-  }
-  void join(const TensorList& u, int64_t begin, int64_t end, float* joined) const {
-    for (int64_t j = 0; j < count; j++) {
-      for (int64_t row = begin; row < end; row++) std::copy_n(u[j].as<float>() + row * r, r, joined + row * ranks() + j * r);
-    }
-  }
-  void add_parts(const float* joined, int64_t begin, int64_t end, const TensorList& parts) const {
-    for (int64_t j = 0; j < count; j++) {
-      float* part = parts[j].as<float>();
-      for (int64_t row = begin; row < end; row++) {
-        for (int64_t i = 0; i < r; i++) part[row * r + i] += joined[row * ranks() + j * r + i];
-      }
-    }
-  }
-};
-
 void combine(const Cpu& cpu, const LowRankCombineForward& k, Workspace scratch) {
   const Blocks blocks(k);
   const int64_t d = blocks.d, ranks = blocks.ranks(), rows = k.h.rows();

@@ -5,8 +5,7 @@
 //   Source: V operator()(Place place, size_t left) const             void prefetch(int64_t number, int64_t count) const
 //   Sink: void operator()(Place place, size_t left, V result) const    void prefetch(int64_t number, int64_t count) const
 //
-// `left` says how many of a vector's numbers exist if that is less than all. A source is asked for each number once, and before
-// the sink gets the result of the same place.
+// `left` says how many of a vector's numbers exist if that is less than all. A source is asked for each number once.
 //
 // Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache,
 // [vector][row][column][lane], with zeros left and right: the inner loops run along columns with unit stride and know no edges.

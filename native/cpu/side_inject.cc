@@ -43,81 +43,67 @@ void inject_backward(const Cpu& cpu, const SideInjectBackward& k) {
   });
 }
 
-// The same around a change of h by u c, in tiles of rows.
-template <class T>
-void step(const Cpu& cpu, const SideStepForward& k) {
-  const int64_t d = k.c.dim(1), r = k.c.dim(0);
-  const V beta = hn::Set(F(), k.beta);
-  parallel_ranges(cpu, k.h.rows(), 8, [&](int64_t begin, int64_t end) HWY_ATTR {
-    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
-      float* h = k.h.as<float>() + row * d;
-      const T* z = k.z.as<T>() + row * d;
-      T* out = k.out.as<T>() + row * d;
-      combine_factors<decltype(tile)::value>(k.u.as<float>() + row * r, k.c.as<float>(), r, d,
-                                             [&](int i, V change, auto at, auto put) HWY_ATTR {
-                                               const V next = hn::Add(at(h + i * d), change);
-                                               put(next, h + i * d);
-                                               put(hn::Add(at(z + i * d), swish(next, beta)), out + i * d);
-                                             });
-    });
-  });
-}
-
-template <class T>
-void step_backward(const Cpu& cpu, const SideStepBackward& k) {
-  const int64_t d = k.c.dim(1), r = k.c.dim(0);
-  const V beta = hn::Set(F(), k.beta);
-  parallel_ranges(cpu, k.h.rows(), 8, [&](int64_t begin, int64_t end) HWY_ATTR {
-    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
-      float *h = k.h.as<float>() + row * d, *grad_h = k.grad_h.as<float>() + row * d;
-      const float* residual = k.residual ? k.residual.as<float>() + row * d : nullptr;
-      const T* grad_out = k.grad_out.as<T>() + row * d;
-      combine_factors<decltype(tile)::value>(
-          k.u.as<float>() + row * r, k.c.as<float>(), r, d, [&](int i, V change, auto at, auto put) HWY_ATTR {
-            const V after = at(h + i * d), slope = swish_slope(after, beta), gradient = at(grad_out + i * d);
-            put(residual ? hn::MulAdd(slope, gradient, at(residual + i * d)) : hn::Mul(slope, gradient), grad_h + i * d);
-            put(hn::Sub(after, change), h + i * d);
-          });
-    });
-  });
-}
-
-// What a step changes h by. Without one nothing is added.
-struct NoChange {
-  HWY_INLINE V after(const float* h, Place place, size_t left) const { return load_upto(h + place.number, left); }
-  HWY_INLINE void undo(V, const float*, Place, size_t) const {}
-};
-struct Change {
+// A low-rank h, to be formed where it is needed: the blocks' u joined to rows of `ranks` numbers, and their c one below the
+// other.
+struct LowRank {
   const float *u, *c;
-  int64_t r, d;
+  int64_t ranks, d;
 
-  template <class Arguments>
-  explicit Change(const Arguments& k) : u(k.u.template as<float>()), c(k.c.template as<float>()), r(k.c.dim(0)), d(k.c.dim(1)) {}
-
-  HWY_INLINE V at(Place place, size_t left) const {
+  HWY_INLINE V operator()(Place place, size_t left) const {
     V total = hn::Zero(F());
-    for (int64_t j = 0; j < r; j++)
-      total = hn::MulAdd(hn::Set(F(), u[place.token * r + j]), load_upto(c + j * d + place.channel, left), total);
+    const float* factors = c + place.channel;
+    for (int64_t j = 0; j < ranks; j++, factors += d)
+      total = hn::MulAdd(hn::Set(F(), u[place.token * ranks + j]), load_upto(factors, left), total);
     return total;
   }
-  HWY_INLINE V after(float* h, Place place, size_t left) const {
-    const V next = hn::Add(load_upto(h + place.number, left), at(place, left));
-    store_upto(next, h + place.number, left);
-    return next;
-  }
-  HWY_INLINE void undo(V after, float* h, Place place, size_t left) const {
-    store_upto(hn::Sub(after, at(place, left)), h + place.number, left);
-  }
+  HWY_INLINE void prefetch(int64_t, int64_t) const {}
 };
 
-// DTL+: θ(h), after the change, is the convolution's source, the residual add its sink.
-template <class H, class C>
+template <class Arguments>
+LowRank join(const Cpu& cpu, const Arguments& k, int64_t rows, Workspace& scratch) {
+  const Blocks blocks(k);
+  float* c = scratch.take<float>(blocks.ranks() * blocks.d);
+  float* u = scratch.take<float>(rows * blocks.ranks());
+  blocks.stack(k.c, c);
+  parallel_ranges(cpu, rows, 64, [&](int64_t begin, int64_t end) { blocks.join(k.u, begin, end, u); });
+  return {u, c, blocks.ranks(), blocks.d};
+}
+
+// DTL with it, in tiles of rows: calls at_place(number, h, at, put).
+template <class Body>
+void for_each_place(const Cpu& cpu, const LowRank& h, int64_t rows, const Body& at_place) {
+  parallel_ranges(cpu, rows, 8, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for_each_tile(begin, end, [&](auto tile, int64_t row) HWY_ATTR {
+      combine_factors<decltype(tile)::value>(h.u + row * h.ranks, h.c, h.ranks, h.d,
+                                             [&](int i, V total, auto at, auto put)
+                                                 HWY_ATTR { at_place((row + i) * h.d, total, at, put); });
+    });
+  });
+}
+
+template <class T>
+void inject(const Cpu& cpu, const SideInjectLowRankForward& k, const LowRank& h) {
+  const V beta = hn::Set(F(), k.beta);
+  for_each_place(cpu, h, k.z.rows(), [&](int64_t number, V state, auto at, auto put) HWY_ATTR {
+    put(hn::Add(at(k.z.as<T>() + number), swish(state, beta)), k.out.as<T>() + number);
+  });
+}
+
+template <class T>
+void inject_backward(const Cpu& cpu, const SideInjectLowRankBackward& k, const LowRank& h) {
+  const V beta = hn::Set(F(), k.beta);
+  for_each_place(cpu, h, k.grad_out.rows(), [&](int64_t number, V state, auto at, auto put) HWY_ATTR {
+    put(hn::Mul(swish_slope(state, beta), at(k.grad_out.as<T>() + number)), k.grad_h.as<float>() + number);
+  });
+}
+
+// DTL+: θ(h) is the convolution's source, the residual add its sink. H gives h at a place.
+template <class H>
 struct Theta {
-  H* h;
+  H h;
   float beta;
-  C change;
-  HWY_INLINE V operator()(Place place, size_t left) const { return swish(change.after(h, place, left), hn::Set(F(), beta)); }
-  HWY_INLINE void prefetch(int64_t number, int64_t count) const { HWY_NAMESPACE::prefetch(h + number, count); }
+  HWY_INLINE V operator()(Place place, size_t left) const { return swish(h(place, left), hn::Set(F(), beta)); }
+  HWY_INLINE void prefetch(int64_t number, int64_t count) const { h.prefetch(number, count); }
 };
 
 template <class T>
@@ -133,57 +119,58 @@ struct AddToTokens {
   }
 };
 
-template <class H, class C>
+template <class H>
 struct ThetaGradient {
-  H* h;
+  H h;
   const float* residual;
   float beta;
   float* grad_h;
-  C change;
   HWY_INLINE void operator()(Place place, size_t left, V gradient) const {
-    const V after = load_upto(h + place.number, left), slope = swish_slope(after, hn::Set(F(), beta));
+    const V slope = swish_slope(h(place, left), hn::Set(F(), beta));
     store_upto(residual ? hn::MulAdd(slope, gradient, load_upto(residual + place.number, left)) : hn::Mul(slope, gradient),
                grad_h + place.number, left);
-    change.undo(after, h, place, left);
   }
   HWY_INLINE void prefetch(int64_t number, int64_t count) const {
-    HWY_NAMESPACE::prefetch(h + number, count);
+    h.prefetch(number, count);
     if (residual) HWY_NAMESPACE::prefetch(residual + number, count);
     HWY_NAMESPACE::prefetch(grad_h + number, count);
   }
 };
 
-template <class T, class H, class C, class Arguments>
-void convolved(const Cpu& cpu, const Arguments& k, H* h, const C& change, const PatchGrid& grid, Workspace scratch) {
-  convolve(cpu, grid, k.weight.template as<float>(), scratch, Theta<H, C>{h, k.beta, change},
+template <class T, class H, class Arguments>
+void convolved(const Cpu& cpu, const Arguments& k, const H& h, const PatchGrid& grid, Workspace scratch) {
+  convolve(cpu, grid, k.weight.template as<float>(), scratch, Theta<H>{h, k.beta},
            AddToTokens<T>{k.z.template as<T>(), k.out.template as<T>()});
 }
 
-template <class T, class H, class C, class Arguments>
-void convolved_backward(const Cpu& cpu, const Arguments& k, H* h, const C& change, const PatchGrid& grid, Workspace scratch) {
-  if (!k.grad_h && !k.grad_weight) return;
-  convolve_backward(cpu, grid, k.weight.template as<float>(), scratch, Theta<const float, NoChange>{h, k.beta, {}},
+template <class T, class H, class Arguments>
+void convolved_backward(const Cpu& cpu, const Arguments& k, const H& h, const float* residual, const PatchGrid& grid,
+                        Workspace scratch) {
+  convolve_backward(cpu, grid, k.weight.template as<float>(), scratch, Theta<H>{h, k.beta},
                     Numbers<T>{k.grad_out.template as<T>()}, static_cast<bool>(k.grad_h),
-                    ThetaGradient<H, C>{h, k.residual.template as<float>(), k.beta, k.grad_h.template as<float>(), change},
-                    k.grad_weight.template as<float>());
+                    ThetaGradient<H>{h, residual, k.beta, k.grad_h.template as<float>()}, k.grad_weight.template as<float>());
 }
 
 template <class T>
 void forward(const Cpu& cpu, const SideInjectForward& k, const PatchGrid& grid, Workspace scratch) {
-  k.weight ? convolved<T>(cpu, k, k.h.as<const float>(), NoChange(), grid, scratch) : inject<T>(cpu, k);
+  k.weight ? convolved<T>(cpu, k, Numbers<float>{k.h.as<float>()}, grid, scratch) : inject<T>(cpu, k);
 }
 template <class T>
-void forward(const Cpu& cpu, const SideStepForward& k, const PatchGrid& grid, Workspace scratch) {
-  k.weight ? convolved<T>(cpu, k, k.h.as<float>(), Change(k), grid, scratch) : step<T>(cpu, k);
+void forward(const Cpu& cpu, const SideInjectLowRankForward& k, const PatchGrid& grid, Workspace scratch) {
+  const LowRank h = join(cpu, k, k.z.rows(), scratch);
+  k.weight ? convolved<T>(cpu, k, h, grid, scratch) : inject<T>(cpu, k, h);
 }
 template <class T>
 void backward(const Cpu& cpu, const SideInjectBackward& k, const PatchGrid& grid, Workspace scratch) {
-  if (k.weight) return convolved_backward<T>(cpu, k, k.h.as<const float>(), NoChange(), grid, scratch);
-  if (k.grad_h) inject_backward<T>(cpu, k);
+  if (!k.grad_h && !k.grad_weight) return;
+  if (!k.weight) return inject_backward<T>(cpu, k);
+  convolved_backward<T>(cpu, k, Numbers<float>{k.h.as<float>()}, k.residual.as<float>(), grid, scratch);
 }
 template <class T>
-void backward(const Cpu& cpu, const SideStepBackward& k, const PatchGrid& grid, Workspace scratch) {
-  k.weight ? convolved_backward<T>(cpu, k, k.h.as<float>(), Change(k), grid, scratch) : step_backward<T>(cpu, k);
+void backward(const Cpu& cpu, const SideInjectLowRankBackward& k, const PatchGrid& grid, Workspace scratch) {
+  if (!k.grad_h && !k.grad_weight) return;
+  const LowRank h = join(cpu, k, k.grad_out.rows(), scratch);
+  k.weight ? convolved_backward<T>(cpu, k, h, nullptr, grid, scratch) : inject_backward<T>(cpu, k, h);
 }
 
 void side_inject_forward(const Cpu& cpu, const SideInjectForward& k, const PatchGrid& grid, Workspace scratch) {
@@ -192,10 +179,10 @@ void side_inject_forward(const Cpu& cpu, const SideInjectForward& k, const Patch
 void side_inject_backward(const Cpu& cpu, const SideInjectBackward& k, const PatchGrid& grid, Workspace scratch) {
   k.grad_out.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, grid, scratch) : backward<float>(cpu, k, grid, scratch);
 }
-void side_step_forward(const Cpu& cpu, const SideStepForward& k, const PatchGrid& grid, Workspace scratch) {
+void side_inject_low_rank_forward(const Cpu& cpu, const SideInjectLowRankForward& k, const PatchGrid& grid, Workspace scratch) {
   k.z.dtype == DType::bf16 ? forward<bf16_t>(cpu, k, grid, scratch) : forward<float>(cpu, k, grid, scratch);
 }
-void side_step_backward(const Cpu& cpu, const SideStepBackward& k, const PatchGrid& grid, Workspace scratch) {
+void side_inject_low_rank_backward(const Cpu& cpu, const SideInjectLowRankBackward& k, const PatchGrid& grid, Workspace scratch) {
   k.grad_out.dtype == DType::bf16 ? backward<bf16_t>(cpu, k, grid, scratch) : backward<float>(cpu, k, grid, scratch);
 }
 
@@ -208,48 +195,54 @@ namespace sidetune::cpu {
 
 HWY_EXPORT(side_inject_forward);
 HWY_EXPORT(side_inject_backward);
-HWY_EXPORT(side_step_forward);
-HWY_EXPORT(side_step_backward);
+HWY_EXPORT(side_inject_low_rank_forward);
+HWY_EXPORT(side_inject_low_rank_backward);
 
 // Without a kernel, nothing is read from it.
 template <class Arguments>
-PatchGrid patch_grid(const Arguments& k) {
+PatchGrid patch_grid(const Arguments& k, const Tensor& x) {
   if (!k.weight) return {};
-  const int64_t tokens = k.prefix_tokens + k.grid[0] * k.grid[1], channels = k.h.dim(-1);
-  return {k.h.rows() / tokens, k.prefix_tokens, k.grid[0], k.grid[1], channels, k.weight.dim(-1)};
+  const int64_t tokens = k.prefix_tokens + k.grid[0] * k.grid[1];
+  return {x.rows() / tokens, k.prefix_tokens, k.grid[0], k.grid[1], x.dim(-1), k.weight.dim(-1)};
 }
 
 void run(Cpu& cpu, const SideInjectForward& k, Workspace scratch) {
-  HWY_DYNAMIC_DISPATCH(side_inject_forward)(cpu, k, patch_grid(k), scratch);
+  HWY_DYNAMIC_DISPATCH(side_inject_forward)(cpu, k, patch_grid(k, k.z), scratch);
 }
 void run(Cpu& cpu, const SideInjectBackward& k, Workspace scratch) {
-  HWY_DYNAMIC_DISPATCH(side_inject_backward)(cpu, k, patch_grid(k), scratch);
+  HWY_DYNAMIC_DISPATCH(side_inject_backward)(cpu, k, patch_grid(k, k.grad_out), scratch);
 }
-
-void run(Cpu& cpu, const SideStepForward& k, Workspace scratch) {
-  HWY_DYNAMIC_DISPATCH(side_step_forward)(cpu, k, patch_grid(k), scratch);
+void run(Cpu& cpu, const SideInjectLowRankForward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(side_inject_low_rank_forward)(cpu, k, patch_grid(k, k.z), scratch);
 }
-void run(Cpu& cpu, const SideStepBackward& k, Workspace scratch) {
-  HWY_DYNAMIC_DISPATCH(side_step_backward)(cpu, k, patch_grid(k), scratch);
+void run(Cpu& cpu, const SideInjectLowRankBackward& k, Workspace scratch) {
+  HWY_DYNAMIC_DISPATCH(side_inject_low_rank_backward)(cpu, k, patch_grid(k, k.grad_out), scratch);
 }
 
 template <class Arguments>
 int64_t forward_workspace(const Arguments& k) {
-  return k.weight ? patch_grid(k).forward_workspace() : 0;
+  return k.weight ? patch_grid(k, k.z).forward_workspace() : 0;
 }
 template <class Arguments>
 int64_t backward_workspace(const Arguments& k) {
-  return k.weight ? patch_grid(k).backward_workspace(static_cast<bool>(k.grad_h), static_cast<bool>(k.grad_weight)) : 0;
+  if (!k.weight) return 0;
+  return patch_grid(k, k.grad_out).backward_workspace(static_cast<bool>(k.grad_h), static_cast<bool>(k.grad_weight));
+}
+int64_t joined_workspace(const TensorList& c, int64_t rows) {
+  const int64_t d = c[0].dim(1), ranks = static_cast<int64_t>(c.size()) * c[0].dim(0);
+  return Workspace::aligned<float>(ranks * d) + Workspace::aligned<float>(rows * ranks);
 }
 int64_t workspace(Cpu&, const SideInjectForward& k) { return forward_workspace(k); }
-int64_t workspace(Cpu&, const SideStepForward& k) { return forward_workspace(k); }
 int64_t workspace(Cpu&, const SideInjectBackward& k) { return backward_workspace(k); }
-int64_t workspace(Cpu&, const SideStepBackward& k) { return backward_workspace(k); }
+int64_t workspace(Cpu&, const SideInjectLowRankForward& k) { return forward_workspace(k) + joined_workspace(k.c, k.z.rows()); }
+int64_t workspace(Cpu&, const SideInjectLowRankBackward& k) {
+  return backward_workspace(k) + joined_workspace(k.c, k.grad_out.rows());
+}
 
 SIDETUNE_CPU_KERNEL(SideInjectForward)
 SIDETUNE_CPU_KERNEL(SideInjectBackward)
-SIDETUNE_CPU_KERNEL(SideStepForward)
-SIDETUNE_CPU_KERNEL(SideStepBackward)
+SIDETUNE_CPU_KERNEL(SideInjectLowRankForward)
+SIDETUNE_CPU_KERNEL(SideInjectLowRankBackward)
 
 }  // namespace sidetune::cpu
 #endif  // HWY_ONCE

@@ -51,7 +51,7 @@ int64_t product_scratch(const Cuda& cuda, const Product& product);
 void multiply(Cuda& cuda, const Product& product, Workspace scratch);
 
 // [0, rows) goes through products in equal steps of so many rows where each row takes scratch memory of its own.
-constexpr int64_t kStepBytes = 16 << 20, kStepRows = 8192;
+constexpr int64_t kStepBytes = 14 << 20, kStepRows = 8192;
 int64_t step_rows(int64_t rows, int64_t scratch_bytes_per_row);
 
 // The library's handle, and for each kind of product the algorithm that its heuristics chose. The stream thread's own.

@@ -50,15 +50,14 @@ struct GeluAndSlopeBehind {
   }
 };
 
-// Behind a product: gradX = sums ∘ slope. `sums` may be gradX itself.
+// Behind a product: gradX ← gradX ∘ slope. In bf16 the product has been rounded; the slope, in bytes there, is no finer.
 template <class T>
 struct GradientBehind {
-  const float* sums;
   const SlopeOf<T>* slope;
   T* grad_x;
   template <int V>
   __device__ void at(int64_t i) const {
-    Numbers<V> numbers = load<V>(sums + i);
+    Numbers<V> numbers = load<V>(grad_x + i);
     const Numbers<V> slopes = load<V>(slope + i);
     for (int n = 0; n < V; n++) numbers[n] *= from_slope(slopes[n], slope);
     store(grad_x + i, numbers);
@@ -160,11 +159,9 @@ Product window_weight_product(const LinearAddBackward& k) {
 
 // Scratch for each row of a step.
 int64_t row_bytes(const LinearForward& k) { return k.activation == Activation::gelu ? sums_bytes(k.x.dtype, k.out.dim(-1)) : 0; }
-bool has_sums(const LinearBackward& k) { return k.grad_x && k.x_slope; }
 int64_t row_bytes(const LinearBackward& k) {
   const int64_t O = k.grad_out.dim(-1);
   return (k.activation == Activation::gelu ? O * size_of(k.grad_out.dtype) : 0) +
-         (has_sums(k) ? sums_bytes(k.grad_out.dtype, k.grad_x.dim(-1)) : 0) +
          (k.grad_bias ? divide_up(O * size_of(DType::f32), kGroupRows) : 0);
 }
 
@@ -195,7 +192,6 @@ void backward(Cuda& cuda, const LinearBackward& k, Workspace scratch) {
   const DType dtype = k.grad_out.dtype;
   const void* weight = k.grad_x ? operand(cuda, k.weight, dtype, scratch) : nullptr;
   T* formed = k.activation == Activation::gelu ? scratch.take<T>(step * O) : nullptr;
-  float* sums = has_sums(k) && dtype == DType::bf16 ? scratch.take<float>(step * k.grad_x.dim(-1)) : nullptr;
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
     const void* g = at_row(k.grad_out, first);
@@ -211,13 +207,11 @@ void backward(Cuda& cuda, const LinearBackward& k, Workspace scratch) {
       add_column_sums(cuda, g, dtype, count, O, grad_bias, scratch);
     }
     if (k.grad_x) {
-      Product p = backward_product(k, g, weight, first, count);
-      if (sums) p.out = sums, p.out_dtype = DType::f32;
+      const Product p = backward_product(k, g, weight, first, count);
       multiply(cuda, p, scratch);
-      if (has_sums(k)) {
+      if (k.x_slope) {
         const auto* slope = static_cast<const SlopeOf<T>*>(at_row(k.x_slope, first));
-        T* grad_x = static_cast<T*>(at_row(k.grad_x, first));
-        each(cuda, count * p.columns, GradientBehind<T>{static_cast<const float*>(p.out), slope, grad_x});
+        each(cuda, count * p.columns, GradientBehind<T>{slope, static_cast<T*>(p.out)});
       }
     }
     if (k.grad_weight) multiply(cuda, weight_product(k, g, first, count), scratch);
@@ -245,14 +239,9 @@ int64_t workspace(Cuda& cuda, const LinearBackward& k) {
   const DType dtype = k.grad_out.dtype;
   int64_t bytes = k.grad_x ? operand_bytes(k.weight, dtype) : 0;
   if (k.activation == Activation::gelu) bytes += Workspace::aligned<std::byte>(step * O * size_of(dtype));
-  if (has_sums(k)) bytes += Workspace::aligned<std::byte>(step * sums_bytes(dtype, k.grad_x.dim(-1)));
   // One after the other, in the same memory.
   int64_t shared = k.grad_bias ? column_sums_scratch(step, O) : 0;
-  if (k.grad_x) {
-    Product p = backward_product(k, nullptr, nullptr, 0, step);
-    if (has_sums(k)) p.out_dtype = DType::f32;
-    shared = std::max(shared, product_scratch(cuda, p));
-  }
+  if (k.grad_x) shared = std::max(shared, product_scratch(cuda, backward_product(k, nullptr, nullptr, 0, step)));
   if (k.grad_weight) shared = std::max(shared, product_scratch(cuda, weight_product(k, nullptr, 0, step)));
   return bytes + shared;
 }

@@ -239,13 +239,15 @@ void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scra
   add_sums(cuda, k.sums, groups, k.pairs, grad_a, k.wants_c, k.d);
 }
 
-void change_h(Cuda& cuda, const HChange& change, const Pairs& pairs, int64_t rows, int64_t d, Workspace scratch) {
-  RowArguments arguments{pairs, rows, d};
-  arguments.changes = true;
-  pass_rows<float>(cuda, nullptr, arguments, change, scratch);
-}
-
 }  // namespace
+
+void combine(Cuda& cuda, const TensorList& u, const TensorList& c, float* h, Workspace scratch) {
+  const int64_t rows = u[0].rows(), d = c[0].dim(1);
+  for (size_t first = 0; first < c.size(); first += Pairs::kMost) {
+    const HChange change{first == 0 ? HChange::write : HChange::add, h};
+    change_rows(cuda, pairs_from(first, u, c, {}, {}), rows, d, change, scratch);
+  }
+}
 
 void lay_out_factors(Cuda& cuda, const float* a, const Pairs& pairs, int64_t d, int64_t padded, bool wants_c, float* to) {
   constexpr int kThreads = 256;
@@ -292,7 +294,8 @@ void run(Cuda& cuda, const LowRankAccumulateForward& k, Workspace scratch) {
 int64_t workspace(Cuda&, const LowRankUndo& k) { return row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1)); }
 
 void run(Cuda& cuda, const LowRankUndo& k, Workspace scratch) {
-  change_h(cuda, HChange{HChange::subtract, k.h.as<float>()}, pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1), scratch);
+  change_rows(cuda, pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1), HChange{HChange::subtract, k.h.as<float>()},
+              scratch);
 }
 
 int64_t workspace(Cuda&, const LowRankAccumulateBackward& k) {
@@ -339,12 +342,7 @@ void run(Cuda& cuda, const LowRankProjectBackward& k, Workspace scratch) {
 int64_t workspace(Cuda&, const LowRankCombineForward& k) { return row_workspace(k.h.rows(), most_ranks(k.c), k.h.dim(-1)); }
 
 // What one launch cannot take is added by the next.
-void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) {
-  for (size_t first = 0; first < k.c.size(); first += Pairs::kMost) {
-    const HChange change{first == 0 ? HChange::write : HChange::add, k.h.as<float>()};
-    change_h(cuda, change, pairs_from(first, k.u, k.c, {}, {}), k.h.rows(), k.h.dim(-1), scratch);
-  }
-}
+void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) { combine(cuda, k.u, k.c, k.h.as<float>(), scratch); }
 
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateForward)
 SIDETUNE_CUDA_KERNEL(LowRankUndo)

@@ -26,6 +26,9 @@ struct Pairs {
 Pairs pairs_from(size_t first, const TensorList& u, const TensorList& c, const TensorList& grad_u, const TensorList& grad_c);
 inline int64_t most_ranks(const TensorList& c) { return std::min<int64_t>(c.size(), Pairs::kMost) * c[0].dim(0); }
 
+// h = Σ_j u_j c_j, with the scratch that row_workspace (low_rank_rows.cuh) says for most_ranks(c).
+void combine(Cuda& cuda, const TensorList& u, const TensorList& c, float* h, Workspace scratch);
+
 // One pair.
 Pairs pair(const Tensor& u, int64_t r, const Tensor& c, const Tensor& grad_c);
 
@@ -47,7 +50,7 @@ __device__ inline void take_factors(const Pairs& pairs, int64_t d, int64_t padde
 // A lane's part of the sums Σ_column rows[i, column] factors[j, column] of a tile of rows and kRanks factors, at j · kRows + i.
 template <int V, int kRanks, class T>
 __device__ void add_row_products(const T* rows, int count, int64_t d, const float* factors, float (&sums)[kRows * kRanks]) {
-#pragma unroll(kRanks < 8 ? 2 : 1)
+#pragma unroll(kRanks < 4 ? 2 : 1)
   for (int64_t column = lane() * V; column < d; column += kWarp * V) {
     Numbers<V> x[kRows] = {};
 #pragma unroll

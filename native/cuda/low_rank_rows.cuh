@@ -55,18 +55,19 @@ __device__ void change_tile(const Change& change, const float* u, const float* f
   }
 }
 
-// A warp owns four rows at a time: u = z a where there is a z, else u is read; then the rows change. Each number is read and
+// A warp owns four rows at a time: u = z a, kRanks at once, or (0) u is read; then the rows change. Each number is read and
 // written once; factors come to shared memory once per block, and a tile's u is kept there, too.
 template <class T, int V, int kRanks, class Change>
-__global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments k, const Change change) {
+__global__ void __launch_bounds__(512, 1) row_kernel(const T* z, const RowArguments k, const Change change) {
   SharedMemory shared;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   const int64_t ranks = k.pairs.ranks(), size = k.padded * k.d;
-  const float *a = k.factors, *c = k.factors + (z ? size : 0);
+  constexpr bool kProjects = kRanks > 0;
+  const float *a = k.factors, *c = k.factors + (kProjects ? size : 0);
   if (!k.factors) {
-    float* own_a = z ? shared.take<float>(size) : nullptr;
+    float* own_a = kProjects ? shared.take<float>(size) : nullptr;
     float* own_c = k.changes ? shared.take<float>(size) : nullptr;
-    if (z) take_projection(k.a, ranks, k.d, k.padded, threadIdx.x, blockDim.x, own_a);
+    if (kProjects) take_projection(k.a, ranks, k.d, k.padded, threadIdx.x, blockDim.x, own_a);
     if (k.changes) take_factors(k.pairs, k.d, k.padded, threadIdx.x, blockDim.x, own_c);
     a = own_a, c = own_c;
     __syncthreads();
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(512) row_kernel(const T* z, const RowArguments
   for (int64_t row = first_row; row < k.rows; row += static_cast<int64_t>(gridDim.x) * warps * kRows) {
     const int count = k.rows - row < kRows ? static_cast<int>(k.rows - row) : kRows;
     float* u = coefficients ? coefficients : k.coefficients + row * ranks;
-    if (z) {
+    if constexpr (kProjects) {
       for (int64_t first = 0; first < ranks; first += kRanks) {
         float sums[kRows * kRanks] = {};
         add_row_products<V, kRanks>(z + row * k.d, count, k.d, a + first * k.d, sums);
@@ -107,29 +108,42 @@ inline int64_t row_workspace(int64_t rows, int64_t ranks, int64_t d) {
          (ranks > kMostRanks ? Workspace::aligned<float>(round_up(rows, kRows) * ranks) : 0);
 }
 
-template <class T, class Change>
-void pass_rows(Cuda& cuda, const T* z, RowArguments k, const Change& change, Workspace scratch) {
+template <class T, int V, int kRanks, class Change>
+void launch_rows(Cuda& cuda, const T* z, RowArguments k, const Change& change, Workspace scratch) {
   const int64_t ranks = k.pairs.ranks(), tiles = divide_up(k.rows, kRows), most = cuda.properties.most_shared_bytes;
   if (tiles == 0 || k.d == 0) return;
+  constexpr bool kProjects = kRanks > 0;
   float* factors = scratch.take<float>(factor_floats(ranks, k.d));
   if (ranks > kMostRanks) k.coefficients = scratch.take<float>(round_up(k.rows, kRows) * ranks);
-  dispatch_ranks(k.d, ranks, [&](auto width, auto chunk) {
-    k.padded = round_up(ranks, chunk.value);
-    // More warps share a block's factors where there are rows enough for every multiprocessor.
-    const int64_t tile_bytes = k.coefficients ? 0 : ranks * kRows * sizeof(float);
-    int64_t warps = std::clamp<int64_t>(divide_up(tiles, cuda.properties.multiprocessors), 4, 16);
-    while (warps * tile_bytes > most) warps /= 2;
-    int64_t bytes = k.coefficients ? 0 : shared_bytes<float>(warps * ranks * kRows);
-    const int64_t factor_bytes = ((z ? 1 : 0) + (k.changes ? 1 : 0)) * shared_bytes<float>(k.padded * k.d);
-    if (bytes + factor_bytes <= most) {
-      bytes += factor_bytes;
-    } else {
-      lay_out_factors(cuda, z ? k.a : nullptr, k.pairs, k.d, k.padded, k.changes, factors);
-      k.factors = factors;
-    }
-    launch(cuda, row_kernel<T, width.value, chunk.value, Change>,
-           {blocks_for(cuda.properties, tiles, warps, 2), static_cast<int>(warps) * kWarp, bytes}, z, k, change);
-  });
+  k.padded = kProjects ? round_up(ranks, kRanks) : ranks;
+  // More warps share a block's factors where there are rows enough for every multiprocessor.
+  const int64_t tile_bytes = k.coefficients ? 0 : ranks * kRows * sizeof(float);
+  int64_t warps = std::clamp<int64_t>(divide_up(tiles, cuda.properties.multiprocessors), 4, 16);
+  while (warps * tile_bytes > most) warps /= 2;
+  int64_t bytes = k.coefficients ? 0 : shared_bytes<float>(warps * ranks * kRows);
+  const int64_t factor_bytes = ((kProjects ? 1 : 0) + (k.changes ? 1 : 0)) * shared_bytes<float>(k.padded * k.d);
+  if (bytes + factor_bytes <= most) {
+    bytes += factor_bytes;
+  } else {
+    lay_out_factors(cuda, k.a, k.pairs, k.d, k.padded, k.changes, factors);
+    k.factors = factors;
+  }
+  launch(cuda, row_kernel<T, V, kRanks, Change>,
+         {blocks_for(cuda.properties, tiles, warps, 2), static_cast<int>(warps) * kWarp, bytes}, z, k, change);
+}
+
+// u = z a, and the rows change if k says so.
+template <class T, class Change>
+void pass_rows(Cuda& cuda, const T* z, const RowArguments& k, const Change& change, Workspace scratch) {
+  dispatch_ranks(k.d, k.pairs.ranks(),
+                 [&](auto width, auto chunk) { launch_rows<T, width.value, chunk.value>(cuda, z, k, change, scratch); });
+}
+// The rows change by the pairs' u c.
+template <class Change>
+void change_rows(Cuda& cuda, const Pairs& pairs, int64_t rows, int64_t d, const Change& change, Workspace scratch) {
+  RowArguments k{pairs, rows, d};
+  k.changes = true;
+  dispatch_fours(d, [&](auto width) { launch_rows<float, width.value, 0>(cuda, nullptr, k, change, scratch); });
 }
 
 // h = u c, h + u c or h − u c.

@@ -10,9 +10,6 @@
 //   Value: a source with template <int V> __device__ Numbers<V> raw(const Place&) const, which at() turns into
 //          Numbers<V> input(Numbers<V> raw) const, the same number where kIsRaw; input(0) is 0
 //   Sink: and put(const Place&, const Numbers<V>& result, const Numbers<V>& raw) const
-//
-// Where reads_once says so, a source or value is asked for each number once, and before the sink gets the result of its place:
-// then they may change what they read.
 #pragma once
 
 #include "launch.cuh"
@@ -381,24 +378,6 @@ void dispatch_patches(const PatchGrid& g, const Body& body) {
   });
 }
 
-// How the backward pass that sums the gradient of the kernel is cut up, with a vector of `width` channels to a thread.
-template <int V, int kSide>
-Tiling backward_tiling(const Properties& properties, const PatchGrid& g) {
-  return tiling(properties, g, V, 2, g.taps() * TapBlocks(g.side, kTapBlock<kSide>).parts);
-}
-
-// Whether every number is read once, by the block that writes its result. A backward pass without the gradient of the kernel
-// reads no values.
-inline bool reads_once(const Properties& properties, const PatchGrid& g, bool backward) {
-  bool once = false;
-  dispatch_patches(g, [&](auto width, auto side) {
-    const Tiling t =
-        backward ? backward_tiling<width.value, side.value>(properties, g) : tiling(properties, g, width.value, 1, 0);
-    once = t.slice && t.count() == 1;
-  });
-  return once;
-}
-
 template <class Source, class Sink>
 void convolve(Cuda& cuda, const PatchGrid& g, const float* weight, bool flipped, const Source& source, const Sink& sink) {
   dispatch_patches(g, [&](auto width, auto side) {
@@ -433,7 +412,8 @@ void convolve_backward(Cuda& cuda, const PatchGrid& g, const float* weight, Work
   if (groups == 0) return;
   float* sums = scratch.take<float>(groups * size);
   dispatch_patches(g, [&](auto width, auto side) {
-    const Tiling t = backward_tiling<width.value, side.value>(cuda.properties, g);
+    const TapBlocks blocks(g.side, kTapBlock<side.value>);
+    const Tiling t = tiling(cuda.properties, g, width.value, 2, g.taps() * blocks.parts);
     if (!t.slice) {
       if (wants_input) convolve(cuda, g, weight, true, gradient, sink);
       return launch(cuda, weight_gradient_directly_kernel<Value, Gradient>,

@@ -71,87 +71,82 @@ struct InjectGradient {
   }
 };
 
-// The same around a change of h by u c, in tiles of rows (low_rank_rows.cuh).
+// The same where h is a sum of factors, in tiles of rows (low_rank_rows.cuh).
 template <class T>
-struct Step {
-  float* h;
+struct InjectRows {
   float beta;
   AddToTokens<T> sink;
   template <int V>
   struct Before {
-    Numbers<V> h, z;
+    Numbers<V> z;
   };
   template <int V>
   __device__ Before<V> read(int64_t place) const {
-    return {load<V>(h + place), load<V>(sink.z + place)};
+    return {load<V>(sink.z + place)};
   }
   template <int V>
-  __device__ void change(int64_t place, const Before<V>& before, Numbers<V> total) const {
-#pragma unroll
-    for (int n = 0; n < V; n++) total[n] = before.h[n] + total[n];
-    store(h + place, total);
-    sink.put(place, theta(total, beta), before.z);
+  __device__ void change(int64_t place, const Before<V>& before, const Numbers<V>& h) const {
+    sink.put(place, theta(h, beta), before.z);
   }
 };
 template <class T>
-struct StepGradient {
+struct InjectGradientRows {
   const T* grad_out;
-  float* h;
   ThetaGradient sink;
   template <int V>
   struct Before {
-    Numbers<V> gradient, h, residual;
+    Numbers<V> gradient;
   };
   template <int V>
   __device__ Before<V> read(int64_t place) const {
-    return {load<V>(grad_out + place), load<V>(h + place), sink.template before<V>(place)};
+    return {load<V>(grad_out + place)};
   }
   template <int V>
-  __device__ void change(int64_t place, const Before<V>& before, Numbers<V> total) const {
-    sink.put(place, before.gradient, before.h, before.residual);
-#pragma unroll
-    for (int n = 0; n < V; n++) total[n] = before.h[n] - total[n];
-    store(h + place, total);
+  __device__ void change(int64_t place, const Before<V>& before, const Numbers<V>& h) const {
+    sink.put(place, before.gradient, h, Numbers<V>{});
   }
 };
 
-// With a kernel: what a step changes h by, if there is a step.
-struct Change {
-  const float *u = nullptr, *c = nullptr;
-  int r = 0;
-  int64_t d = 0;
+// With a kernel: h as it lies in memory, or as it comes of its factors.
+struct Stored {
+  const float* h;
+  template <int V>
+  __device__ Numbers<V> at(const Place& place) const {
+    return load<V>(h + place.number);
+  }
+};
+struct LowRank {
+  int count, r;
+  int64_t d;
+  const float *u[Pairs::kMost] = {}, *c[Pairs::kMost] = {};
 
-  __device__ bool any() const { return r > 0; }
   template <int V>
   __device__ Numbers<V> at(const Place& place) const {
     Numbers<V> total = {};
-    const float *factors = c + place.channel, *coefficients = u + place.token * r;
 #pragma unroll 1
-    for (int j = 0; j < r; j++, factors += d) {
-      const Numbers<V> factor = load<V>(factors);
-      const float coefficient = coefficients[j];
+    for (int j = 0; j < count; j++) {
+      const float *coefficients = u[j] + place.token * r, *factors = c[j] + place.channel;
+#pragma unroll 2
+      for (int i = 0; i < r; i++, factors += d) {
+        const Numbers<V> factor = load<V>(factors);
+        const float coefficient = coefficients[i];
 #pragma unroll
-      for (int n = 0; n < V; n++) total[n] = fmaf(coefficient, factor[n], total[n]);
+        for (int n = 0; n < V; n++) total[n] = fmaf(coefficient, factor[n], total[n]);
+      }
     }
     return total;
   }
 };
 
-// θ(h), which goes into the convolution; h has changed then.
+// θ(h), which goes into the convolution.
+template <class H>
 struct Theta {
   static constexpr bool kIsRaw = false;
-  float* h;
+  H h;
   float beta;
-  Change change;
   template <int V>
   __device__ Numbers<V> raw(const Place& place) const {
-    Numbers<V> numbers = load<V>(h + place.number);
-    if (!change.any()) return numbers;
-    const Numbers<V> total = change.at<V>(place);
-#pragma unroll
-    for (int n = 0; n < V; n++) numbers[n] = numbers[n] + total[n];
-    store(h + place.number, numbers);
-    return numbers;
+    return h.template at<V>(place);
   }
   template <int V>
   __device__ Numbers<V> input(const Numbers<V>& numbers) const {
@@ -172,130 +167,132 @@ struct Gradient {
   }
 };
 
-// Takes the gradient of θ(h), and walks h back.
+// Takes the gradient of θ(h).
+template <class H>
 struct ThetaSink {
-  float* h;
+  H h;
   ThetaGradient sink;
-  Change change;
   template <int V>
-  __device__ void put(const Place& place, const Numbers<V>& gradient, Numbers<V> at_place) const {
+  __device__ void put(const Place& place, const Numbers<V>& gradient, const Numbers<V>& at_place) const {
     sink.put(place.number, gradient, at_place, sink.before<V>(place.number));
-    if (!change.any()) return;
-    const Numbers<V> total = change.at<V>(place);
-#pragma unroll
-    for (int n = 0; n < V; n++) at_place[n] = at_place[n] - total[n];
-    store(h + place.number, at_place);
   }
   template <int V>
   __device__ void put(const Place& place, const Numbers<V>& gradient) const {
-    put(place, gradient, load<V>(h + place.number));
+    put(place, gradient, h.template at<V>(place));
   }
 };
 
 template <class Arguments>
-PatchGrid patch_grid(const Arguments& k) {
+PatchGrid patch_grid(const Arguments& k, const Tensor& x) {
   const int64_t tokens = k.prefix_tokens + k.grid[0] * k.grid[1];
-  return {k.h.rows() / tokens, k.prefix_tokens, k.grid[0], k.grid[1], k.h.dim(-1), k.weight.dim(-1)};
-}
-template <class Arguments>
-Change change_of(const Arguments& k) {
-  return {k.u.template as<const float>(), k.c.template as<const float>(), static_cast<int>(k.c.dim(0)), k.c.dim(1)};
-}
-template <class Arguments>
-RowArguments rows_of(const Arguments& k) {
-  RowArguments rows{pair(k.u, k.c.dim(0), k.c, {}), k.h.rows(), k.h.dim(-1)};
-  rows.changes = true;
-  return rows;
+  return {x.rows() / tokens, k.prefix_tokens, k.grid[0], k.grid[1], x.dim(-1), k.weight.dim(-1)};
 }
 
 template <class T, class Arguments>
-void convolved(Cuda& cuda, const Arguments& k, const Change& change) {
-  float* h = k.h.template as<float>();
-  convolve(cuda, patch_grid(k), k.weight.template as<const float>(), false, Theta{h, k.beta, change},
-           AddToTokens<T>{k.z.template as<const T>(), k.out.template as<T>()});
+AddToTokens<T> add_to_tokens(const Arguments& k) {
+  return {k.z.template as<const T>(), k.out.template as<T>()};
+}
+template <class Arguments>
+ThetaGradient theta_gradient(const Arguments& k, const float* residual) {
+  return {residual, k.beta, k.grad_h.template as<float>()};
 }
 
-template <class Arguments>
-ThetaGradient theta_gradient(const Arguments& k) {
-  return {k.residual.template as<const float>(), k.beta, k.grad_h.template as<float>()};
+template <class T, class H, class Arguments>
+void convolved(Cuda& cuda, const Arguments& k, const H& h) {
+  convolve(cuda, patch_grid(k, k.z), k.weight.template as<const float>(), false, Theta<H>{h, k.beta}, add_to_tokens<T>(k));
 }
-template <class T, class Arguments>
-void convolved_backward(Cuda& cuda, const Arguments& k, const Change& change, Workspace scratch) {
-  float* h = k.h.template as<float>();
-  convolve_backward(cuda, patch_grid(k), k.weight.template as<const float>(), scratch, Theta{h, k.beta, {}},
+template <class T, class H, class Arguments>
+void convolved_backward(Cuda& cuda, const Arguments& k, const H& h, const float* residual, Workspace scratch) {
+  convolve_backward(cuda, patch_grid(k, k.grad_out), k.weight.template as<const float>(), scratch, Theta<H>{h, k.beta},
                     Gradient<T>{k.grad_out.template as<const T>()}, static_cast<bool>(k.grad_h),
-                    ThetaSink{h, theta_gradient(k), change}, k.grad_weight.template as<float>());
+                    ThetaSink<H>{h, theta_gradient(k, residual)}, k.grad_weight.template as<float>());
 }
 template <class Arguments>
 int64_t convolution_workspace(const Arguments& k) {
-  return k.weight && k.grad_weight ? convolve_backward_workspace(patch_grid(k)) : 0;
+  return k.weight && k.grad_weight ? convolve_backward_workspace(patch_grid(k, k.grad_out)) : 0;
 }
 
-// Whether a step can change h in the pass of its convolution.
-bool in_one_pass(const Cuda& cuda, const SideStepForward& k) { return reads_once(cuda.properties, patch_grid(k), false); }
-bool in_one_pass(const Cuda& cuda, const SideStepBackward& k) {
-  return !k.grad_weight || reads_once(cuda.properties, patch_grid(k), true);
+// More factors than a launch takes are summed up in scratch memory first: h as it would lie anywhere.
+template <class Arguments>
+bool fits(const Arguments& k) {
+  return k.c.size() <= Pairs::kMost;
+}
+template <class Arguments>
+int64_t factors_workspace(const Arguments& k, const Tensor& x) {
+  return row_workspace(x.rows(), most_ranks(k.c), x.dim(-1)) + (fits(k) ? 0 : Workspace::aligned<float>(x.size()));
+}
+template <class Arguments>
+const float* sum_up(Cuda& cuda, const Arguments& k, const Tensor& x, Workspace& scratch) {
+  float* h = scratch.take<float>(x.size());
+  combine(cuda, k.u, k.c, h, scratch);
+  return h;
+}
+template <class Arguments>
+LowRank low_rank(const Arguments& k) {
+  LowRank h{static_cast<int>(k.c.size()), static_cast<int>(k.c[0].dim(0)), k.c[0].dim(1)};
+  for (int j = 0; j < h.count; j++) h.u[j] = k.u[j].template as<const float>(), h.c[j] = k.c[j].template as<const float>();
+  return h;
+}
+
+template <class T, class Arguments>
+void inject(Cuda& cuda, const Arguments& k, const float* h) {
+  if (k.weight) return convolved<T>(cuda, k, Stored{h});
+  each(cuda, k.z.size(), Inject<T>{h, k.beta, add_to_tokens<T>(k)});
+}
+template <class T, class Arguments>
+void inject_backward(Cuda& cuda, const Arguments& k, const float* h, const float* residual, Workspace scratch) {
+  if (k.weight) return convolved_backward<T>(cuda, k, Stored{h}, residual, scratch);
+  if (!k.grad_h) return;
+  each(cuda, k.grad_out.size(), InjectGradient<T>{k.grad_out.template as<const T>(), h, theta_gradient(k, residual)});
 }
 
 }  // namespace
 
 void run(Cuda& cuda, const SideInjectForward& k, Workspace) {
-  dispatch(k.z.dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    if (k.weight) return convolved<T>(cuda, k, {});
-    each(cuda, k.h.size(), Inject<T>{k.h.as<const float>(), k.beta, {k.z.as<const T>(), k.out.as<T>()}});
-  });
+  dispatch(k.z.dtype, [&](auto type) { inject<typename decltype(type)::type>(cuda, k, k.h.as<const float>()); });
 }
 
 int64_t workspace(Cuda&, const SideInjectBackward& k) { return convolution_workspace(k); }
 
 void run(Cuda& cuda, const SideInjectBackward& k, Workspace scratch) {
   dispatch(k.grad_out.dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    if (k.weight) return convolved_backward<T>(cuda, k, {}, scratch);
-    if (k.grad_h) each(cuda, k.h.size(), InjectGradient<T>{k.grad_out.as<const T>(), k.h.as<const float>(), theta_gradient(k)});
+    inject_backward<typename decltype(type)::type>(cuda, k, k.h.as<const float>(), k.residual.as<const float>(), scratch);
   });
 }
 
-int64_t workspace(Cuda&, const SideStepForward& k) { return row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1)); }
+int64_t workspace(Cuda&, const SideInjectLowRankForward& k) { return factors_workspace(k, k.z); }
 
-void run(Cuda& cuda, const SideStepForward& k, Workspace scratch) {
+void run(Cuda& cuda, const SideInjectLowRankForward& k, Workspace scratch) {
   dispatch(k.z.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    if (!k.weight) {
-      const Step<T> step{k.h.as<float>(), k.beta, {k.z.as<const T>(), k.out.as<T>()}};
-      pass_rows<float>(cuda, nullptr, rows_of(k), step, scratch);
-    } else if (in_one_pass(cuda, k)) {
-      convolved<T>(cuda, k, change_of(k));
-    } else {
-      pass_rows<float>(cuda, nullptr, rows_of(k), HChange{HChange::add, k.h.as<float>()}, scratch);
-      convolved<T>(cuda, k, {});
-    }
+    if (!fits(k)) return inject<T>(cuda, k, sum_up(cuda, k, k.z, scratch));
+    if (k.weight) return convolved<T>(cuda, k, low_rank(k));
+    change_rows(cuda, pairs_from(0, k.u, k.c, {}, {}), k.z.rows(), k.z.dim(-1), InjectRows<T>{k.beta, add_to_tokens<T>(k)},
+                scratch);
   });
 }
 
-int64_t workspace(Cuda&, const SideStepBackward& k) {
-  return convolution_workspace(k) + row_workspace(k.h.rows(), k.c.dim(0), k.h.dim(-1));
+int64_t workspace(Cuda&, const SideInjectLowRankBackward& k) {
+  return convolution_workspace(k) + factors_workspace(k, k.grad_out);
 }
 
-void run(Cuda& cuda, const SideStepBackward& k, Workspace scratch) {
+void run(Cuda& cuda, const SideInjectLowRankBackward& k, Workspace scratch) {
+  if (!k.grad_h && !k.grad_weight) return;
   dispatch(k.grad_out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    if (!k.weight) {
-      const StepGradient<T> step{k.grad_out.as<const T>(), k.h.as<float>(), theta_gradient(k)};
-      pass_rows<float>(cuda, nullptr, rows_of(k), step, scratch);
-    } else if (in_one_pass(cuda, k)) {
-      convolved_backward<T>(cuda, k, change_of(k), scratch);
-    } else {
-      convolved_backward<T>(cuda, k, {}, scratch);
-      pass_rows<float>(cuda, nullptr, rows_of(k), HChange{HChange::subtract, k.h.as<float>()}, scratch);
+    if (!fits(k)) {
+      const float* h = sum_up(cuda, k, k.grad_out, scratch);
+      return inject_backward<T>(cuda, k, h, nullptr, scratch);
     }
+    if (k.weight) return convolved_backward<T>(cuda, k, low_rank(k), nullptr, scratch);
+    const InjectGradientRows<T> rows{k.grad_out.as<const T>(), theta_gradient(k, nullptr)};
+    change_rows(cuda, pairs_from(0, k.u, k.c, {}, {}), k.grad_out.rows(), k.grad_out.dim(-1), rows, scratch);
   });
 }
 
 SIDETUNE_CUDA_KERNEL(SideInjectForward)
 SIDETUNE_CUDA_KERNEL(SideInjectBackward)
-SIDETUNE_CUDA_KERNEL(SideStepForward)
-SIDETUNE_CUDA_KERNEL(SideStepBackward)
+SIDETUNE_CUDA_KERNEL(SideInjectLowRankForward)
+SIDETUNE_CUDA_KERNEL(SideInjectLowRankBackward)
 
 }  // namespace sidetune::cuda

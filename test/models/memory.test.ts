@@ -79,7 +79,7 @@ describe.each([
   const statistics = 2 * rows * 4; // mean and rstd of a LayerNorm
   const u = rows * 2 * 4; // the r-wide product z a
   const slope = 4 * T * (size === 2 ? 1 : size);
-  // z and u; the side layers up to M = 7 become h together, in block 7, where all their u are.
+  // z and u; the side layers up to M = 7 are first asked for in block 7, where all their u are.
   const sideLayer = (i: number) => T * size + (i > 7 ? u : i === 7 ? 7 * u : 0);
   // What a gradient through a frozen block needs, without N×N: z (shared with the side layer), what norm2 made of z' (in bytes beside bf16), q k v, the GELU's slope (in bytes beside bf16), one log-sum-exp a row and head.
   const frozenSet = slope / 4 + 2 * statistics + 3 * T * size + B * H * N * 4 + slope;
@@ -92,7 +92,7 @@ describe.each([
         bytesOf(block, () => true),
         `block ${i}`,
       ).toBe(sideLayer(i));
-      const combined = i < 7 ? [] : Array.from({ length: 7 }, (_, j) => `lowRankCombine_ u${j}`);
+      const combined = i < 7 ? [] : Array.from({ length: 7 }, (_, j) => `sideInjectLowRank u${j}`);
       expect(block.map(({ op, name }) => `${op} ${name}`)).toEqual(['lowRankProject z', ...combined]);
     }
     for (let i = 8; i <= depth; i++)
@@ -103,12 +103,13 @@ describe.each([
     expect(bytesOf(retained, ({ block }) => block === 'embed')).toBe(0);
   });
 
-  it('h is one buffer: the same in every layer and every step', async () => {
+  it('no h lies anywhere, from step to step the same', async () => {
     const { retained, retainedAgain } = await plan(dtl, dtype);
-    const h = retained.filter(({ kind, bytes }) => kind === 'side' && bytes === T * 4);
-    expect(h).toHaveLength(1);
-    const again = retainedAgain.filter(({ kind, bytes }) => kind === 'side' && bytes === T * 4);
-    expect(again.map(({ address }) => address)).toEqual(h.map(({ address }) => address));
+    for (const rows of [retained, retainedAgain]) {
+      const state = rows.filter(({ name }) => /^u\d/.test(name));
+      expect(state.map(({ bytes }) => bytes)).toEqual(Array.from({ length: depth }, () => u));
+      expect(rows.filter(({ kind, bytes }) => kind === 'side' && bytes >= T * 4)).toEqual([]);
+    }
   });
 
   it('nothing N×N is kept', async () => {
@@ -223,38 +224,25 @@ describe('peak of all engine memory in a DTL step, bf16', () => {
     const { memory } = await plan(dtl, 'bf16', { retain: 'block-inputs' });
     expect(memory.peakBytes).toBeLessThanOrEqual(0.5e9 + widened);
   });
-  const others = { bitfit, adapter, adaptFormer, lora, noah, factTt, factTk, ssf, vptShallow, vptDeep, full };
-  // With an image or two nothing but the weights counts, and h is more than what BitFit has beside them.
-  it.each([4, 8, 16, 32, 64])(
-    'below every other method but Linear at batch %i, each at its leanest',
-    async (batchSize) => {
-      const lean = { retain: 'block-inputs', prefix: 'recompute' } as const;
+  const others = { bitfit, adapter, adaptFormer, lora, lst, noah, factTt, factTk, ssf, vptShallow, vptDeep, full };
+  const policies: [string, Partial<ModelOptions>][] = [
+    ['with all kept', {}],
+    ['each at its leanest', { retain: 'block-inputs', prefix: 'recompute' }],
+  ];
+  it.each(policies.flatMap(([name, policy]) => [1, 2, 4, 8, 16, 32, 64].map((b) => [name, b, policy] as const)))(
+    'below every other method but Linear, %s, at batch %i',
+    async (_, batchSize, policy) => {
       const peakOf = async (method: Method<object>): Promise<number> =>
-        (await plan(method, 'bf16', lean, batchSize)).memory.peakBytes;
+        (await plan(method, 'bf16', policy, batchSize)).memory.peakBytes;
       const mine = await peakOf(dtl as Method<object>);
-      for (const [name, method] of Object.entries({ ...others, lst }))
+      expect(await peakOf(linear)).toBeLessThan(mine);
+      // Of an image or two, widened packings are all that counts.
+      if (widened && policy.retain && batchSize < 4) return;
+      for (const [name, method] of Object.entries({ ...others, dtlPlusStar }))
         expect(await peakOf(method as Method<object>), name).toBeGreaterThan(mine);
+      expect(await peakOf(dtlPlus as Method<object>)).toBeGreaterThanOrEqual(mine);
     },
   );
-  it.each([1, 2, 4, 8, 16, 32, 64])('below every other method but Linear and LST at batch %i', async (batchSize) => {
-    const peakOf = async (method: Method<object>): Promise<number> =>
-      (await plan(method, 'bf16', {}, batchSize)).memory.peakBytes;
-    const mine = await peakOf(dtl as Method<object>);
-    expect(await peakOf(linear)).toBeLessThan(mine);
-    for (const [name, method] of Object.entries({ ...others, dtlPlusStar }))
-      expect(await peakOf(method as Method<object>), name).toBeGreaterThan(mine);
-    expect(await peakOf(dtlPlus as Method<object>)).toBeGreaterThanOrEqual(mine);
-  });
-  // An image adds what LST adds and h, two activations of the stream more than DTL would need without it.
-  it.each([1, 2, 4, 8, 16])('below LST, too, while batches are small: batch %i', async (batchSize) => {
-    const [mine, other] = [await plan(dtl, 'bf16', {}, batchSize), await plan(lst, 'bf16', {}, batchSize)];
-    const most = widened && batchSize > 4 ? 1.01 : 1; // packings for backward are larger, too
-    expect(mine.memory.peakBytes).toBeLessThan(most * other.memory.peakBytes);
-  });
-  it.each([32, 64])('at most 4 % above LST at batch %i', async (batchSize) => {
-    const [mine, other] = [await plan(dtl, 'bf16', {}, batchSize), await plan(lst, 'bf16', {}, batchSize)];
-    expect(mine.memory.peakBytes).toBeLessThan(1.04 * other.memory.peakBytes);
-  });
   it('methods in the order of the paper', async () => {
     const peaks: number[] = [];
     for (const method of [linear, dtl, dtlPlus, dtlPlusStar, full] as Method<object>[])
