@@ -2,10 +2,12 @@
 // and the results taken by a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside
 // foreach_target files only, after math-inl.h.
 //
-//   Source: V operator()(Place place, size_t left) const             void prefetch(int64_t number, int64_t count) const
-//   Sink: void operator()(Place place, size_t left, V result) const    void prefetch(int64_t number, int64_t count) const
+//   Source: template <int kCount> void read(Place first, size_t left, V (&values)[kCount]) const             kCount: 1, kAtOnce
+//   Sink: void operator()(Place place, size_t left, V result) const
+//   both: void prefetch(int64_t number, int64_t count) const
 //
-// `left` says how many of a vector's numbers exist if that is less than all. A source is asked for each number once.
+// A source is asked for each number once, for kCount tokens from `first` on at a time; those that read memory do it best token by
+// token. `left` says how many of a vector's numbers exist if that is less than all.
 //
 // Work is divided into (image, block of channels). The block's grid rows pass through a ring of `side` rows in cache,
 // [vector][row][column][lane], with zeros left and right: the inner loops run along columns with unit stride and know no edges.
@@ -45,18 +47,22 @@ HWY_INLINE void prefetch(const T* p, int64_t count) {
 }
 
 // Where a vector stands: its token, counted over all images, its first channel, and what `number` that is from the tensor's
-// start.
+// start; `step` numbers on stands the next token.
 struct Place {
-  int64_t token, channel, number;
+  int64_t token, channel, number, step;
   HWY_INLINE Place(const PatchGrid& g, int64_t token, int64_t channel)
-      : token(token), channel(channel), number(token * g.channels + channel) {}
+      : token(token), channel(channel), number(token * g.channels + channel), step(g.channels) {}
 };
 
 // The source that reads a tensor.
 template <class T>
 struct Numbers {
+  static constexpr int kAtOnce = 1;
   const T* data;
-  HWY_INLINE V operator()(Place place, size_t left) const { return load_upto(data + place.number, left); }
+  template <int kCount>
+  HWY_INLINE void read(Place first, size_t left, V (&values)[kCount]) const {
+    for (int p = 0; p < kCount; p++) values[p] = load_upto(data + first.number + p * first.step, left);
+  }
   HWY_INLINE void prefetch(int64_t number, int64_t count) const { HWY_NAMESPACE::prefetch(data + number, count); }
 };
 
@@ -84,17 +90,31 @@ struct Ring {
   template <class Source, class Upcoming>
   void fill_to(int64_t row_count, const PatchGrid& g, const ChannelBlock& block, const Source& source, const Upcoming& upcoming) {
     for (row_count = std::min(row_count, g.rows); filled < row_count; filled++) {
-      const int64_t slot = filled % side, first_token = block.image * g.tokens() + g.prefix + filled * g.columns;
-      for (int64_t x = 0; x < g.columns; x++) {
-        const int64_t number = (first_token + x) * g.channels + block.first;
-        if (filled + 1 < g.rows) source.prefetch(number + g.columns * g.channels, block.count);
-        upcoming(number);
-        for (int64_t v = 0; v < block.vectors(); v++) {
-          const int64_t channel = v * lanes();
-          store(source(Place(g, first_token + x, block.first + channel), block.count - channel),
-                at(v, slot) + (margin + x) * lanes());
+      const int64_t first_token = block.image * g.tokens() + g.prefix + filled * g.columns;
+      const auto fill = [&](auto count, int64_t x) HWY_ATTR {
+        for (int64_t p = x; p < x + count; p++) {
+          const int64_t number = (first_token + p) * g.channels + block.first;
+          if (filled + 1 < g.rows) source.prefetch(number + g.columns * g.channels, block.count);
+          upcoming(number);
         }
-      }
+        fill_columns<count()>(g, block, source, first_token, x);
+      };
+      int64_t x = 0;
+      for (; x + Source::kAtOnce <= g.columns; x += Source::kAtOnce) fill(std::integral_constant<int, Source::kAtOnce>(), x);
+      for (; x < g.columns; x++) fill(std::integral_constant<int, 1>(), x);
+    }
+  }
+  // kCount columns from x on of the row that is being filled.
+  template <int kCount, class Source>
+  HWY_INLINE void fill_columns(const PatchGrid& g, const ChannelBlock& block, const Source& source, int64_t first_token,
+                               int64_t x) {
+    for (int64_t v = 0; v < block.vectors(); v++) {
+      const int64_t channel = v * lanes();
+      V values[kCount];
+      source.template read<kCount>(Place(g, first_token + x, block.first + channel), block.count - channel, values);
+      float* to = at(v, filled % side) + (margin + x) * lanes();
+      HWY_UNROLL(8)
+      for (int p = 0; p < kCount; p++) store(values[p], to + p * lanes());
     }
   }
 };
@@ -219,7 +239,9 @@ void pass_prefix(const PatchGrid& g, const ChannelBlock& block, const Source& so
   for (int64_t token = 0; token < g.prefix; token++) {
     for (int64_t c = 0; c < block.count; c += lanes()) {
       const Place place(g, block.image * g.tokens() + token, block.first + c);
-      sink(place, block.count - c, source(place, block.count - c));
+      V value[1];
+      source.template read<1>(place, block.count - c, value);
+      sink(place, block.count - c, value[0]);
     }
   }
 }

@@ -46,15 +46,20 @@ void inject_backward(const Cpu& cpu, const SideInjectBackward& k) {
 // A low-rank h, to be formed where it is needed: the blocks' u joined to rows of `ranks` numbers, and their c one below the
 // other.
 struct LowRank {
+  static constexpr int kAtOnce = PatchGrid::kColumns;  // each load of a factor serves so many tokens
   const float *u, *c;
   int64_t ranks, d;
 
-  HWY_INLINE V operator()(Place place, size_t left) const {
-    V total = hn::Zero(F());
-    const float* factors = c + place.channel;
-    for (int64_t j = 0; j < ranks; j++, factors += d)
-      total = hn::MulAdd(hn::Set(F(), u[place.token * ranks + j]), load_upto(factors, left), total);
-    return total;
+  template <int kCount>
+  HWY_INLINE void read(Place first, size_t left, V (&totals)[kCount]) const {
+    HWY_UNROLL(8)
+    for (int p = 0; p < kCount; p++) totals[p] = hn::Zero(F());
+    const float *factors = c + first.channel, *coefficients = u + first.token * ranks;
+    for (int64_t j = 0; j < ranks; j++, factors += d) {
+      const V factor = load_upto(factors, left);
+      HWY_UNROLL(8)
+      for (int p = 0; p < kCount; p++) totals[p] = hn::MulAdd(hn::Set(F(), coefficients[p * ranks + j]), factor, totals[p]);
+    }
   }
   HWY_INLINE void prefetch(int64_t, int64_t) const {}
 };
@@ -97,12 +102,18 @@ void inject_backward(const Cpu& cpu, const SideInjectLowRankBackward& k, const L
   });
 }
 
-// DTL+: θ(h) is the convolution's source, the residual add its sink. H gives h at a place.
+// DTL+: θ(h) is the convolution's source, the residual add its sink. H is a source of h.
 template <class H>
 struct Theta {
+  static constexpr int kAtOnce = H::kAtOnce;
   H h;
   float beta;
-  HWY_INLINE V operator()(Place place, size_t left) const { return swish(h(place, left), hn::Set(F(), beta)); }
+  template <int kCount>
+  HWY_INLINE void read(Place first, size_t left, V (&values)[kCount]) const {
+    h.template read<kCount>(first, left, values);
+    HWY_UNROLL(8)
+    for (int p = 0; p < kCount; p++) values[p] = swish(values[p], hn::Set(F(), beta));
+  }
   HWY_INLINE void prefetch(int64_t number, int64_t count) const { h.prefetch(number, count); }
 };
 
@@ -126,7 +137,9 @@ struct ThetaGradient {
   float beta;
   float* grad_h;
   HWY_INLINE void operator()(Place place, size_t left, V gradient) const {
-    const V slope = swish_slope(h(place, left), hn::Set(F(), beta));
+    V state[1];
+    h.template read<1>(place, left, state);
+    const V slope = swish_slope(state[0], hn::Set(F(), beta));
     store_upto(residual ? hn::MulAdd(slope, gradient, load_upto(residual + place.number, left)) : hn::Mul(slope, gradient),
                grad_h + place.number, left);
   }
