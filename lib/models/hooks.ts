@@ -10,7 +10,7 @@ export interface ForwardContext {
   readonly training: boolean;
   /** The method's parameters, by the names under which it declared them. */
   readonly parameters: Readonly<Record<string, Tensor>>;
-  /** Tensors that a method carries from hook to hook, for example DTL's `h`. Starts empty in each pass. */
+  /** Tensors that a method carries from hook to hook, for example what DTL's side layers read. Starts empty in each pass. */
   readonly state: Record<string, Tensor>;
   /** An f32 tensor that lives as long as the model, one for each name and shape; its numbers are whatever the last pass left. */
   buffer(name: string, shape: readonly number[]): Tensor;
