@@ -2,7 +2,7 @@
 // and the results taken by a `sink`, so that what surrounds the convolution costs no pass over memory of its own. Include inside
 // foreach_target files only, after math-inl.h.
 //
-//   Source: template <int kCount> void read(Place first, size_t left, V (&values)[kCount]) const             kCount: 1, kAtOnce
+//   Source: template <int kCount> void read(Place first, size_t left, V (&values)[kCount]) const, kCount = 1 and kAtOnce
 //   Sink: void operator()(Place place, size_t left, V result) const
 //   both: void prefetch(int64_t number, int64_t count) const
 //

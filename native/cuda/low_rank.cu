@@ -241,6 +241,7 @@ void gradients(Cuda& cuda, GradientArguments<T> k, float* grad_a, Workspace scra
 
 }  // namespace
 
+// What one launch cannot take is added by the next.
 void combine(Cuda& cuda, const TensorList& u, const TensorList& c, float* h, Workspace scratch) {
   const int64_t rows = u[0].rows(), d = c[0].dim(1);
   for (size_t first = 0; first < c.size(); first += Pairs::kMost) {
@@ -341,7 +342,6 @@ void run(Cuda& cuda, const LowRankProjectBackward& k, Workspace scratch) {
 
 int64_t workspace(Cuda&, const LowRankCombineForward& k) { return row_workspace(k.h.rows(), most_ranks(k.c), k.h.dim(-1)); }
 
-// What one launch cannot take is added by the next.
 void run(Cuda& cuda, const LowRankCombineForward& k, Workspace scratch) { combine(cuda, k.u, k.c, k.h.as<float>(), scratch); }
 
 SIDETUNE_CUDA_KERNEL(LowRankAccumulateForward)
