@@ -84,14 +84,19 @@ export function setups({ model, methods, ...lists }: SetupLists): Setup[] {
 }
 
 /** The method of a name, put on a backbone. */
-export function adapt(method: string, backbone: models.Vit, options: Partial<Setup> = {}): petl.PetlModel {
+export function adapt(
+  method: string,
+  backbone: models.Vit,
+  options: Partial<Setup> & { pool?: petl.Pool } = {},
+): petl.PetlModel {
   const make = petl.methodNamed(method);
   if (!make) {
     const known = petl.methodNames().join(', ');
     throw new ArgumentError(`unknown method '${method}', known: ${known}`, { argument: 'method', got: method });
   }
-  const { startBlock, retain = 'activations', prefix = 'keep' } = options;
-  return make(backbone, { classes, retain, prefix, ...(startBlock === undefined ? {} : { startBlock }) });
+  const { startBlock, pool, retain = 'activations', prefix = 'keep' } = options;
+  const given = { ...(startBlock === undefined ? {} : { startBlock }), ...(pool === undefined ? {} : { pool }) };
+  return make(backbone, { classes, retain, prefix, ...given });
 }
 
 /** Backbone and model of a setup; a method that trains the backbone takes its tensors over, so each setup has a backbone of its own. */

@@ -529,7 +529,7 @@ export interface Kernels {
   poolForward(
     args: {
       /** in [B, N, d] f32 bf16 */ x: Tensor;
-      /** out [B, d] f32 */ out?: Tensor | undefined;
+      /** out [B, d] f32 bf16 */ out?: Tensor | undefined;
       mode?: 'first' | 'mean' | undefined;
       prefixTokens?: number | undefined;
     },
@@ -539,7 +539,7 @@ export interface Kernels {
   };
   poolBackward(
     args: {
-      /** in [B, d] f32 */ gradOut: Tensor;
+      /** in [B, d] f32 bf16 */ gradOut: Tensor;
       /** out [B, N, d] f32 bf16 */ gradX?: Tensor | undefined;
       mode?: 'first' | 'mean' | undefined;
       prefixTokens?: number | undefined;

@@ -4,9 +4,8 @@
 // Backward spreads gradOut over the rows that were read and writes zeros to the others:
 //   first:  gradX_{b,0} = gradOut_b
 //   mean:   gradX_{b,n} = gradOut_b / (N − P) for n ≥ P
-// B images, N tokens, d width. What follows is one row an image, so it is f32 whatever the tokens are; the caller gives grad_x,
-// which says N and the dtype, and x itself need not be kept. Tokens are summed in order; the result does not depend on the number
-// of threads.
+// B images, N tokens, d width. The caller gives out and grad_x, whose dtypes are its choice; grad_x also says N, and x itself
+// need not be kept. Tokens are summed in order, in f32, and rounded once; the result does not depend on the number of threads.
 #pragma once
 
 #include "fields.h"
@@ -23,7 +22,7 @@ struct PoolForward {
   template <class Fields>
   void fields(Fields& field) {
     field.in("x", x, "B N d", f32 | bf16);
-    field.out("out", out, "B d", f32);
+    field.out("out", out, "B d", f32 | bf16);
     field.choice("mode", mode, "first mean");
     field.option("prefix_tokens", prefix_tokens, at_least(0));
   }
@@ -38,7 +37,7 @@ struct PoolBackward {
 
   template <class Fields>
   void fields(Fields& field) {
-    field.in("grad_out", grad_out, "B d", f32);
+    field.in("grad_out", grad_out, "B d", f32 | bf16);
     field.out("grad_x", grad_x, "B N d", f32 | bf16).optional();
     field.choice("mode", mode, "first mean");
     field.option("prefix_tokens", prefix_tokens, at_least(0));

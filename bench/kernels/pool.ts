@@ -7,6 +7,7 @@ export const poolBenches: KernelBench[] = [
     direction: 'forward',
     args: ({ tensor, batch, tokens, width }) => ({
       x: tensor([batch, tokens, width]),
+      out: tensor([batch, width], 'f32'),
       mode: 'mean',
       prefixTokens: 1,
     }),

@@ -15,6 +15,11 @@ export interface Answer {
   residentPeakBytes?: number;
 }
 
+/** Where a head can read that all contenders have. */
+export const peerPools = ['cls', 'patch_mean_then_norm'] as const;
+
+export type PeerPool = (typeof peerPools)[number];
+
 /** One software in one dtype with one task; all contenders of a comparison hold the same weights and images. */
 export interface Contender {
   readonly software: string;

@@ -8,12 +8,14 @@ import { runProgram } from '../../lib/cli/program';
 import { counted, signal } from '../../lib/cli/session';
 import { computeDtypes, vitPresets } from '../../lib/models';
 import type { Column, Compute } from '../harness';
+import { peerPools } from './contender';
 import { type PeersOptions, type PeersRow, peers, trainingMethods } from './peers';
 import { findPython, withoutTorch } from './torch';
 
 const settings: Column<PeersRow>[] = [
   left('model', ({ model }) => model),
   left('task', ({ task, method }) => (method === null ? task : `${task} ${method}`)),
+  left('head reads', ({ pool }) => pool),
   right('batch', ({ batch }) => String(batch)),
 ];
 
@@ -51,6 +53,7 @@ function program(): Command {
       [...computeDtypes],
     )
     .option('--batch <list>', 'images in a batch of inference', listOf(wholeNumber(1)), [1, 4, 16])
+    .option('--pool <where>', `where the head of inference reads: ${peerPools.join(', ')}`, oneOf(peerPools), 'cls')
     .option('--samples <n>', 'timed samples of each contender in inference', wholeNumber(1), 7)
     .option('--methods <list>', trainingMethods.join(', '), listOf(oneOf(trainingMethods)), ['dtl', 'dtlPlus', 'full'])
     .option('--train-batch <n>', 'images in a batch of training', wholeNumber(1), 32)

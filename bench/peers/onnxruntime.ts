@@ -1,7 +1,7 @@
 /** onnxruntime as a contender, in f32: a graph of our own, with all of its optimisations. */
 
 import type { VitConfig } from '../../lib/models';
-import type { Answer, Contender } from './contender';
+import type { Answer, Contender, PeerPool } from './contender';
 import { peersFile, requirePackage } from './packages';
 import { type Graph, imagesName, logitsName, opset, vitGraph } from './vit_graph';
 import type { Weights } from './weights';
@@ -68,10 +68,10 @@ export class OnnxruntimeInference implements Contender {
   static async open(
     config: VitConfig,
     weights: Weights,
-    { images, threads }: { images: Float32Array; threads: number },
+    { images, threads, pool }: { images: Float32Array; threads: number; pool: PeerPool },
   ): Promise<OnnxruntimeInference> {
     const ort = requirePackage('onnxruntime-node') as Onnxruntime;
-    const session = await ort.InferenceSession.create(encodeOnnx(vitGraph(config, weights)), {
+    const session = await ort.InferenceSession.create(encodeOnnx(vitGraph(config, weights, pool)), {
       executionProviders: ['cpu'],
       graphOptimizationLevel: 'all',
       intraOpNumThreads: threads,

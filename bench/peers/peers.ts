@@ -12,7 +12,7 @@ import type { Control, Result } from '../control';
 import { type Compute, host, type Summary, summarize } from '../harness';
 import { adapt, trainingBatches } from '../setup';
 import { type Agreement, compareLogits, compareLosses } from './agreement';
-import { type Contender, type Entry, nameOf, sampleInTurn } from './contender';
+import { type Contender, type Entry, nameOf, type PeerPool, sampleInTurn } from './contender';
 import { OnnxruntimeInference } from './onnxruntime';
 import { SidetuneInference, SidetuneTraining } from './sidetune';
 import { Torch, type TorchFiles, type TorchTrainingSetup } from './torch';
@@ -31,6 +31,8 @@ export interface PeersOptions extends Control {
   dtype: readonly Compute[];
   /** Of inference. */
   batch: readonly number[];
+  /** Where the head reads in inference; in training it does as DTL's. */
+  pool: PeerPool;
   /** Timed samples of each contender in inference. */
   samples: number;
   /** Of {@link trainingMethods}. */
@@ -49,6 +51,7 @@ export interface PeersRow extends Agreement {
   model: string;
   /** null in inference: the plain backbone and a head. */
   method: string | null;
+  pool: PeerPool;
   batch: number;
   software: string;
   version: string;
@@ -120,9 +123,9 @@ export async function peers(options: PeersOptions): Promise<Result<PeersRow>> {
 }
 
 async function inference(run: Run, device: Device, forTorch: readonly Compute[]): Promise<PeersRow[]> {
-  const { model, dtype, config, threads, batch: batches, samples, signal, before } = run;
+  const { model, dtype, config, threads, batch: batches, pool, samples, signal, before } = run;
   const data = trainingBatches()(Math.max(...batches), config.imageSize);
-  const ours = (one: Compute) => adapt('linear', models.vit(device, model, { dtype: one }));
+  const ours = (one: Compute) => adapt('linear', models.vit(device, model, { dtype: one }), { pool });
   const source = new SidetuneInference(ours('f32'), 'f32', data);
   const weights = await weightsOf(source.model);
   await source.close();
@@ -136,12 +139,12 @@ async function inference(run: Run, device: Device, forTorch: readonly Compute[])
     {
       software: 'onnxruntime',
       dtype: 'f32',
-      open: () => OnnxruntimeInference.open(config, weights, { images: data.images, threads }),
+      open: () => OnnxruntimeInference.open(config, weights, { images: data.images, threads, pool }),
     },
     ...forTorch.map((one) => ({
       software: 'torch',
       dtype: one,
-      open: () => Torch.open(run.python!, { task: 'inference', dtype: one, threads, config, ...files }),
+      open: () => Torch.open(run.python!, { task: 'inference', dtype: one, threads, config, pool, ...files }),
     })),
   ];
   return await withContenders(run, openers, async (contenders) => {
@@ -159,7 +162,7 @@ async function inference(run: Run, device: Device, forTorch: readonly Compute[])
       const reference = entries.find(({ contender }) => contender.dtype === 'f32')!.last.values;
       const agreements = entries.map(({ contender, last }) => compareLogits(contender, last.values, reference, batch));
       await sampleInTurn(entries, { batch, samples, signal, before: (entry) => before(at(entry.contender)) });
-      rows.push(...rowsOf(entries, agreements, { task: 'inference', model, method: null, batch }));
+      rows.push(...rowsOf(entries, agreements, { task: 'inference', model, method: null, pool, batch }));
     }
     return rows;
   });
@@ -192,9 +195,14 @@ async function trainOn(
 ): Promise<PeersRow[]> {
   const { model, config, threads, trainBatch: batch, steps, signal, before } = run;
   const data = trainingBatches()(batch, config.imageSize);
+  const pool = 'patch_mean_then_norm';
   const open = async (one: Compute): Promise<SidetuneTraining> => {
     const device = await openDevice();
-    const contender = new SidetuneTraining(adapt(method, models.vit(device, model, { dtype: one })), one, data);
+    const contender = new SidetuneTraining(
+      adapt(method, models.vit(device, model, { dtype: one }), { pool }),
+      one,
+      data,
+    );
     wakeSideLayers(contender.model);
     return contender;
   };
@@ -221,7 +229,7 @@ async function trainOn(
     const reference = entries[0]!.last.values;
     const agreements = entries.map(({ contender, last }) => compareLosses(contender, last.values, reference));
     await sampleInTurn(entries, { batch, samples: steps, signal, before: (entry) => before(at(entry.contender)) });
-    return rowsOf(entries, agreements, { task: 'training', model, method, batch });
+    return rowsOf(entries, agreements, { task: 'training', model, method, pool, batch });
   });
 }
 
@@ -238,6 +246,7 @@ export function trainingSetup(
     dtype,
     threads,
     config: model.backbone.config,
+    pool: model.options.pool as PeerPool,
     ...files,
     labels: [...data.labels],
     parameters: model.parameters().map(({ name, decay }) => ({ name, decay })),
@@ -291,7 +300,7 @@ export async function writeFiles(
 function rowsOf(
   entries: readonly Entry[],
   agreements: readonly Agreement[],
-  common: Pick<PeersRow, 'task' | 'model' | 'method' | 'batch'>,
+  common: Pick<PeersRow, 'task' | 'model' | 'method' | 'pool' | 'batch'>,
 ): PeersRow[] {
   const measured = entries
     .map(({ contender, imagesPerSecond, last }, i) => ({ contender, imagesPerSecond, last, agreement: agreements[i]! }))

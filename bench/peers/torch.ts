@@ -9,7 +9,7 @@ import { ArgumentError, DeviceError } from '../../lib/errors';
 import type { VitConfig } from '../../lib/models';
 import type { AdamW } from '../../lib/optim';
 import type { Compute } from '../harness';
-import { type Answer, type Contender, nameOf } from './contender';
+import { type Answer, type Contender, nameOf, type PeerPool } from './contender';
 import { peersFile } from './packages';
 
 /** The environment's way to say `--python`. */
@@ -55,6 +55,7 @@ export interface TorchSetup extends TorchFiles {
   dtype: Compute;
   threads: number;
   config: VitConfig;
+  pool: PeerPool;
 }
 
 export interface TorchTrainingSetup extends TorchSetup {

@@ -63,8 +63,8 @@ def side_inject(h, w, grid, beta):
     return torch.cat([added[:, :1], patches.flatten(2).transpose(1, 2)], 1)
 
 
-def forward(images, w, config, side=None):
-    """Logits [B, classes]; `side` has startBlock and beta of DTL, whose layers are among the weights."""
+def forward(images, w, config, pool, side=None):
+    """Logits [B, classes], read at CLS or from the mean of the patches; `side` has startBlock and beta of DTL, whose layers are among the weights."""
     grid = config["imageSize"] // config["patchSize"]
     eps = config["layerNormEps"]
     x = F.conv2d(images, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=config["patchSize"])
@@ -77,7 +77,8 @@ def forward(images, w, config, side=None):
         x = block(x, w, f"blocks.{i}", config["heads"], eps)
         if side and i + 1 >= side["startBlock"]:
             x = x + side_inject(h, w, grid, side["beta"])
-    feature = F.layer_norm(x[:, 1:].mean(1), (config["dim"],), w["norm.weight"], w["norm.bias"], eps)
+    x = x[:, 0] if pool == "cls" else x[:, 1:].mean(1)
+    feature = F.layer_norm(x, (config["dim"],), w["norm.weight"], w["norm.bias"], eps)
     return F.linear(feature, w["head.weight"], w["head.bias"])
 
 
@@ -85,6 +86,7 @@ class Inference:
     def __init__(self, setup, weights, images):
         dtype = torch.bfloat16 if setup["dtype"] == "bf16" else torch.float32
         self.config = setup["config"]
+        self.pool = setup["pool"]
         self.weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
         self.images = images.to(dtype)
 
@@ -93,7 +95,7 @@ class Inference:
         images = self.images[:batch]
         start = time.perf_counter()
         for _ in range(passes):
-            logits = forward(images, self.weights, self.config)
+            logits = forward(images, self.weights, self.config, self.pool)
         return time.perf_counter() - start, logits.float().flatten().tolist()
 
 
@@ -121,7 +123,8 @@ class Training:
 
     def step(self, batch):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.setup["dtype"] == "bf16"):
-            logits = forward(self.images[:batch], self.weights, self.setup["config"], self.setup["side"])
+            config, pool, side = (self.setup[name] for name in ("config", "pool", "side"))
+            logits = forward(self.images[:batch], self.weights, config, pool, side)
         loss = F.cross_entropy(logits.float(), self.labels[:batch])
         self.optimizer.zero_grad()
         loss.backward()

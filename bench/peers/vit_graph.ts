@@ -1,6 +1,7 @@
 /** Our vision transformer with its head as an ONNX graph, in the standard's ops as an exporter writes them: nothing in it is made for one runtime. */
 
 import type { VitConfig } from '../../lib/models';
+import type { PeerPool } from './contender';
 import type { Weights } from './weights';
 
 /** Has LayerNormalization (17) and Gelu (20). */
@@ -94,6 +95,11 @@ class GraphBuilder {
     );
   }
 
+  /** An index that takes its axis away. */
+  scalar(value: number): string {
+    return this.#add(`ints/scalar_${value}`, [], elementType.int64, BigInt64Array.of(BigInt(value)));
+  }
+
   #add(name: string, dims: readonly number[], dataType: number, { buffer, byteOffset, byteLength }: ArrayBufferView) {
     if (!this.initializers.some((known) => known.name === name)) {
       this.initializers.push({
@@ -107,8 +113,8 @@ class GraphBuilder {
   }
 }
 
-/** images [batch, 3, H, W] → logits [batch, classes], pooled as 'patch_mean_then_norm'; any batch. */
-export function vitGraph(config: VitConfig, weights: Weights): Graph {
+/** images [batch, 3, H, W] → logits [batch, classes]; any batch. */
+export function vitGraph(config: VitConfig, weights: Weights, pool: PeerPool): Graph {
   const { imageSize, patchSize, dim, depth, heads, layerNormEps } = config;
   const g = new GraphBuilder();
   const tensor = (name: string) => weights.get(name)!;
@@ -165,9 +171,18 @@ export function vitGraph(config: VitConfig, weights: Weights): Graph {
   }
 
   const patchCount = (imageSize / patchSize) ** 2;
-  const last = g.op('pool', 'Slice', [z, g.ints(1), g.ints(1 + patchCount), g.ints(1)]);
-  const mean = g.op('pool', 'ReduceMean', [last, g.ints(1)], { keepdims: { i: 0 } });
-  g.opAs([logitsName], 'Gemm', [norm('norm', mean), weight('head.weight'), weight('head.bias')], {
+  const row =
+    pool === 'cls'
+      ? g.op('pool', 'Gather', [z, g.scalar(0)], { axis: { i: 1 } })
+      : g.op(
+          'pool',
+          'ReduceMean',
+          [g.op('pool', 'Slice', [z, g.ints(1), g.ints(1 + patchCount), g.ints(1)]), g.ints(1)],
+          {
+            keepdims: { i: 0 },
+          },
+        );
+  g.opAs([logitsName], 'Gemm', [norm('norm', row), weight('head.weight'), weight('head.bias')], {
     transB: { i: 1 },
   });
 

@@ -41,6 +41,11 @@ export interface ForwardOptions {
   retain: Retain;
   /** Blocks from 1 on that run again in backward instead of keeping what side layers read there. */
   recomputedBlocks: number;
+  /**
+   * Which of the tokens the caller reads. 'cls': no hook behind an attention minds the others' absence, and where no gradient wants them the last
+   * block computes none of them from there on. Default 'all'.
+   */
+  wanted?: 'all' | 'cls';
 }
 
 /** Linear layers of a block, in their order. */
@@ -210,7 +215,10 @@ export class Vit {
     this.dispose();
   }
 
-  /** Images [B, 3, H, W] (f32, normalised; taken over) → tokens [B, N, d] after the last block, with a method's hooks. */
+  /**
+   * Images [B, 3, H, W] (f32, normalised; taken over) → tokens [B, N, d] after the last block, with a method's hooks; [B, 1, d] where CLS alone is wanted and
+   * no gradient flows through the last block.
+   */
   forward(images: Tensor, options: ForwardOptions): Tensor {
     const { hooks, context } = options;
     const weight = (name: string): Tensor | PackedWeight => {
@@ -285,7 +293,7 @@ export class Vit {
     i: number,
     z: Tensor,
     weight: (name: string) => Tensor | PackedWeight,
-    { hooks, context }: ForwardOptions,
+    { hooks, context, wanted }: ForwardOptions,
     side?: { a: Tensor; keep(u: Tensor): void },
   ): Tensor {
     const plain = (name: string): Tensor => weight(name) as Tensor;
@@ -362,7 +370,11 @@ export class Vit {
           then(first, (x) => linear('attn.qkv', x)),
           (qkv) => ops.attention(qkv, { heads }),
         );
-    const attended = then(heeded, (x) => branch('attn', z, x, proj));
+    // Behind the last attention tokens do not meet again.
+    const alone = wanted === 'cls' && i === this.config.depth && !needs({ z, heeded });
+    const [stream, mixed] = alone ? [cls(z), then(heeded, cls)] : [z, heeded];
+    const attended = then(mixed, (x) => branch('attn', stream, x, proj));
+    if (stream !== z) stream.dispose();
     const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];
     const [bias1, bias2] = [plain(`${prefix}.mlp.fc1.bias`), plain(`${prefix}.mlp.fc2.bias`)];
     const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight && !needs({ bias1, bias2 });
@@ -380,6 +392,13 @@ export class Vit {
     attended.dispose();
     return result;
   }
+}
+
+/** The first token of each image, [B, 1, d]. */
+function cls(z: Tensor): Tensor {
+  const [batch, , dim] = z.shape as [number, number, number];
+  const rows = ops.pool(z, { mode: 'first', dtype: z.dtype as 'f32' | 'bf16' });
+  return replace(rows, ops.reshape(rows, [batch, 1, dim]));
 }
 
 /** `next` takes the place of `previous`, which goes unless it is the same tensor. */

@@ -30,6 +30,7 @@ export const adapter = define<AdapterOptions>(
       return ops.linear(hidden, p[`${up}.weight`]!, p[`${up}.bias`]!, { residual: f });
     },
 
+    perToken: true,
     pool: 'cls',
     pure: true,
   },

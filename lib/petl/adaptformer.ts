@@ -42,6 +42,7 @@ export const adaptFormer = define<AdaptFormerOptions>(
     },
 
     drops: ({ dropout }) => dropout > 0,
+    perToken: true,
     pool: 'cls',
     pure: true,
   },

@@ -58,6 +58,7 @@ function factorTuning(
 
     drops: ({ dropout }) => dropout > 0,
     mergeable: true,
+    perToken: true,
     pool: 'cls',
     pure: true,
   });

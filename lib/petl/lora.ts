@@ -55,6 +55,7 @@ export const lora = define<LoraOptions>(
 
     drops: ({ dropout }) => dropout > 0,
     mergeable: true,
+    perToken: true,
     pool: 'cls',
     pure: true,
   },

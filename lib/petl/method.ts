@@ -70,6 +70,12 @@ export interface MethodDefinition<Options> {
   prefixTokens?(backbone: Vit, options: Options): number;
   /** Whether the backbone's final norm stands before the head. Default true; false where `features` has a norm of its own. */
   finalNorm?: boolean;
+  /**
+   * Whether the hooks that come behind a block's attention (`norm`, `linear`, `branch`, `dropped`, `stream`, `afterBlock`, `features`) do the same to each token,
+   * whatever the others are. Then inference at CLS computes no other token behind the last attention, and they see [B, 1, d] there. Default: whether
+   * the method has none of them.
+   */
+  perToken?: boolean;
   /** Whether its hooks call `context.dropout` in training. Default: no. */
   drops?(options: Options): boolean;
   /**
@@ -111,6 +117,8 @@ const hookNames = [
   'afterBlock',
   'features',
 ] as const;
+
+const behindAttention = ['norm', 'linear', 'branch', 'dropped', 'stream', 'afterBlock', 'features'] as const;
 
 const modelOptions = ['classes', 'pool', 'dropPath', 'retain', 'prefix', 'seed', 'labelSmoothing', 'labels', 'replay'];
 
@@ -163,6 +171,7 @@ export function define<Options extends object>(
       frozenBlocks: definition.frozenBlocks?.(backbone, options) ?? 0,
       prefixTokens: () => definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
       finalNorm: definition.finalNorm ?? true,
+      perToken: definition.perToken ?? !behindAttention.some((hook) => hooks[hook]),
       drops: definition.drops?.(options) ?? false,
       mergeable: definition.mergeable ?? false,
       initialize: async (parameters, context) => definition.initialize?.(backbone, parameters, options, context),

@@ -62,6 +62,7 @@ export interface ModelBlueprint {
   frozenBlocks: number;
   prefixTokens(): number;
   finalNorm: boolean;
+  perToken: boolean;
   drops: boolean;
   mergeable: boolean;
   initialize(parameters: Readonly<Record<string, Tensor>>, context: InitializeContext): Promise<void>;
@@ -250,8 +251,8 @@ export class PetlModel {
   }
 
   #logits(images: Tensor, random?: Randomness): Tensor {
-    const { frozenBlocks, prefixTokens, finalNorm } = this.#blueprint;
-    const { retain, prefix } = this.options;
+    const { frozenBlocks, prefixTokens, finalNorm, perToken } = this.#blueprint;
+    const { pool, retain, prefix } = this.options;
     const context = this.#context(images.shape[0]!, random);
     const hooks = this.#merged ? {} : this.#blueprint.hooks;
     const z = this.backbone.forward(images, {
@@ -260,6 +261,7 @@ export class PetlModel {
       standIns: this.#merged ? new Map([...this.#trained, ...this.#merged.tensors]) : this.#trained,
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
+      wanted: pool === 'cls' && (perToken || this.#merged) ? 'cls' : 'all',
     });
     return this.#read(z, hooks, context, finalNorm, prefixTokens());
   }

@@ -155,6 +155,7 @@ function hooks<Options extends NoahOptions>() {
     prefixTokens: (backbone, options) =>
       backbone.prefixTokens + ([...sizesOf(backbone, options).prompt].reverse().find((l) => l > 0) ?? 0),
     drops: ({ dropout }) => dropout > 0,
+    perToken: true,
     pool: 'cls',
   } satisfies Partial<MethodDefinition<Options>>;
 }

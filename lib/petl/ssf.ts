@@ -29,6 +29,7 @@ export const ssf = define(
     linear: (name, _x, y, p) => ops.scaleShift(y, p[`${place(name)}.scale`]!, p[`${place(name)}.shift`]!),
 
     mergeable: true,
+    perToken: true,
     pool: 'cls',
     pure: true,
   },

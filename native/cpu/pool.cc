@@ -27,29 +27,30 @@ void for_each_block(const Cpu& cpu, int64_t images, int64_t d, const Body& body)
   });
 }
 
-// The sum runs in the output row, which stays in L1 while the tokens stream by.
-template <class T>
+// The sum runs in a row of its own, which stays in L1 while the tokens stream by.
+template <class T, class Out>
 void forward(const Cpu& cpu, const PoolForward& k) {
   const int64_t N = k.x.dim(1), d = k.x.dim(2);
   const int64_t begin = k.mode == PoolMode::mean ? k.prefix_tokens : 0, end = k.mode == PoolMode::mean ? N : 1;
   for_each_block(cpu, k.x.dim(0), d, [&](int64_t image, int64_t column, int64_t columns) HWY_ATTR {
     const T* x = k.x.as<T>() + image * N * d + column;
-    float* out = k.out.as<float>() + image * d + column;
-    for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(at(x + begin * d), out); });
+    Out* out = k.out.as<Out>() + image * d + column;
+    float sum[kColumns];
+    for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(at(x + begin * d), sum); });
     for (int64_t n = begin + 1; n < end; n++) {
-      for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(out), at(x + n * d)), out); });
+      for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Add(at(sum), at(x + n * d)), sum); });
     }
     const V count = hn::Set(F(), static_cast<float>(end - begin));
-    for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Div(at(out), count), out); });
+    for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Div(at(sum), count), out); });
   });
 }
 
-template <class T>
+template <class T, class Out>
 void backward(const Cpu& cpu, const PoolBackward& k) {
   const int64_t N = k.grad_x.dim(1), d = k.grad_x.dim(2);
   const int64_t begin = k.mode == PoolMode::mean ? k.prefix_tokens : 0, end = k.mode == PoolMode::mean ? N : 1;
   for_each_block(cpu, k.grad_x.dim(0), d, [&](int64_t image, int64_t column, int64_t columns) HWY_ATTR {
-    const float* grad_out = k.grad_out.as<float>() + image * d + column;
+    const Out* grad_out = k.grad_out.as<Out>() + image * d + column;
     T* grad_x = k.grad_x.as<T>() + image * N * d + column;
     const V share = hn::Set(F(), 1.0f / static_cast<float>(end - begin)), zero = hn::Zero(F());
     for (int64_t n = 0; n < N; n++) {
@@ -60,11 +61,20 @@ void backward(const Cpu& cpu, const PoolBackward& k) {
   });
 }
 
+template <class Out>
+void forward_to(const Cpu& cpu, const PoolForward& k) {
+  k.x.dtype == DType::bf16 ? forward<bf16_t, Out>(cpu, k) : forward<float, Out>(cpu, k);
+}
+template <class Out>
+void backward_from(const Cpu& cpu, const PoolBackward& k) {
+  k.grad_x.dtype == DType::bf16 ? backward<bf16_t, Out>(cpu, k) : backward<float, Out>(cpu, k);
+}
+
 void pool_forward(const Cpu& cpu, const PoolForward& k) {
-  if (k.out) k.x.dtype == DType::bf16 ? forward<bf16_t>(cpu, k) : forward<float>(cpu, k);
+  if (k.out) k.out.dtype == DType::bf16 ? forward_to<bf16_t>(cpu, k) : forward_to<float>(cpu, k);
 }
 void pool_backward(const Cpu& cpu, const PoolBackward& k) {
-  if (k.grad_x) k.grad_x.dtype == DType::bf16 ? backward<bf16_t>(cpu, k) : backward<float>(cpu, k);
+  if (k.grad_x) k.grad_out.dtype == DType::bf16 ? backward_from<bf16_t>(cpu, k) : backward_from<float>(cpu, k);
 }
 
 }  // namespace

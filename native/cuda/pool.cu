@@ -19,9 +19,9 @@ constexpr int kColumns = 4;  // that a thread owns, where rows can be read so
 constexpr int kAhead = 8;    // tokens that are on their way at once: few threads have columns, each must have many loads open
 
 // A thread owns V columns of an image and adds the tokens in order.
-template <class T, int V>
+template <class T, class Out, int V>
 __global__ void __launch_bounds__(kThreads)
-    pool_forward(const T* x, float* out, int64_t images, int64_t tokens, int64_t d, Span read) {
+    pool_forward(const T* x, Out* out, int64_t images, int64_t tokens, int64_t d, Span read) {
   const int64_t owners = d / V;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t owner = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; owner < images * owners; owner += step) {
@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // A block owns kGroupRows tokens of an image; a thread owns V columns of them and reads its part of gradOut once.
-template <class T, int V>
-__global__ void pool_backward(const float* grad_out, T* grad_x, int64_t images, int64_t tokens, int64_t d, Span read) {
+template <class T, class Out, int V>
+__global__ void pool_backward(const Out* grad_out, T* grad_x, int64_t images, int64_t tokens, int64_t d, Span read) {
   const int64_t groups = (tokens + kGroupRows - 1) / kGroupRows;
   const float share = 1.0f / static_cast<float>(read.end - read.begin);
   for (int64_t task = blockIdx.x; task < images * groups; task += gridDim.x) {
@@ -72,26 +72,33 @@ __global__ void pool_backward(const float* grad_out, T* grad_x, int64_t images, 
 void run(Cuda& cuda, const PoolForward& k, Workspace) {
   const int64_t images = k.x.dim(0), tokens = k.x.dim(1), d = k.x.dim(2);
   const Span read = tokens_of(k.mode, k.prefix_tokens, tokens);
-  const auto start = [&](auto type, auto width) {
+  const auto start = [&](auto type, auto out_type, auto width) {
     using T = typename decltype(type)::type;
-    launch(cuda, pool_forward<T, width.value>, {blocks_for(cuda.properties, images * (d / width.value), kThreads), kThreads},
-           k.x.as<const T>(), k.out.as<float>(), images, tokens, d, read);
+    using Out = typename decltype(out_type)::type;
+    launch(cuda, pool_forward<T, Out, width.value>, {blocks_for(cuda.properties, images * (d / width.value), kThreads), kThreads},
+           k.x.as<const T>(), k.out.as<Out>(), images, tokens, d, read);
   };
-  dispatch(k.x.dtype, [&](auto type) { d % kColumns == 0 ? start(type, Width<kColumns>{}) : start(type, Width<1>{}); });
+  dispatch(k.x.dtype, [&](auto type) {
+    dispatch(k.out.dtype, [&](auto out_type) {
+      d % kColumns == 0 ? start(type, out_type, Width<kColumns>{}) : start(type, out_type, Width<1>{});
+    });
+  });
 }
 
 void run(Cuda& cuda, const PoolBackward& k, Workspace) {
   if (!k.grad_x) return;
   const int64_t images = k.grad_x.dim(0), tokens = k.grad_x.dim(1), d = k.grad_x.dim(2);
   const Span read = tokens_of(k.mode, k.prefix_tokens, tokens);
-  dispatch(k.grad_x.dtype, [&](auto type) {
+  const auto start = [&](auto type, auto out_type, auto width) {
     using T = typename decltype(type)::type;
-    dispatch_width(d, [&](auto width) {
-      const int64_t owners = divide_up(divide_up(d, width.value), 32) * 32;
-      launch(cuda, pool_backward<T, width.value>,
-             {blocks_for(cuda.properties, images * group_count(tokens), 1), static_cast<int>(std::min<int64_t>(owners, 256))},
-             k.grad_out.as<const float>(), k.grad_x.as<T>(), images, tokens, d, read);
-    });
+    using Out = typename decltype(out_type)::type;
+    const int64_t owners = divide_up(divide_up(d, width.value), 32) * 32;
+    launch(cuda, pool_backward<T, Out, width.value>,
+           {blocks_for(cuda.properties, images * group_count(tokens), 1), static_cast<int>(std::min<int64_t>(owners, 256))},
+           k.grad_out.as<const Out>(), k.grad_x.as<T>(), images, tokens, d, read);
+  };
+  dispatch(k.grad_x.dtype, [&](auto type) {
+    dispatch(k.grad_out.dtype, [&](auto out_type) { dispatch_width(d, [&](auto width) { start(type, out_type, width); }); });
   });
 }
 

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { compareLogits, compareLosses } from '../../bench/peers/agreement';
-import type { Contender } from '../../bench/peers/contender';
+import { type Contender, type PeerPool, peerPools } from '../../bench/peers/contender';
 import { encodeOnnx, OnnxruntimeInference } from '../../bench/peers/onnxruntime';
 import { peersFile, requirePackage } from '../../bench/peers/packages';
 import { peers, trainingSetup, wakeSideLayers, writeFiles } from '../../bench/peers/peers';
@@ -47,9 +47,9 @@ afterAll(async () => {
 afterEach(() => vi.unstubAllEnvs());
 
 /** A model in which every tensor counts: no bias is 0, no norm is 1. */
-async function tiny(method = 'linear'): Promise<PetlModel> {
+async function tiny(method: string, pool: PeerPool): Promise<PetlModel> {
   const backbone = await models.load(device, join(folder.path, 'tiny.safetensors'));
-  const model = adapt(method, backbone, method.startsWith('dtl') ? { startBlock: 2 } : {});
+  const model = adapt(method, backbone, { pool, ...(method.startsWith('dtl') ? { startBlock: 2 } : {}) });
   const random = new Random(2);
   const bias = model.parameters().find(({ name }) => name === 'head.bias')!.tensor;
   bias.write(Float32Array.from({ length: classes }, () => random.normal()));
@@ -58,8 +58,10 @@ async function tiny(method = 'linear'): Promise<PetlModel> {
 }
 
 /** The weights of a tiny model, and its logits. */
-async function tinyInference(): Promise<{ weights: Weights; config: models.VitConfig; logits: ArrayLike<number> }> {
-  const ours = new SidetuneInference(await tiny(), 'f32', images);
+async function tinyInference(
+  pool: PeerPool,
+): Promise<{ weights: Weights; config: models.VitConfig; logits: ArrayLike<number> }> {
+  const ours = new SidetuneInference(await tiny('linear', pool), 'f32', images);
   const { values: logits } = await ours.run(3, 2);
   const weights = await weightsOf(ours.model);
   const { config } = ours.model.backbone;
@@ -67,13 +69,13 @@ async function tinyInference(): Promise<{ weights: Weights; config: models.VitCo
   return { weights, config, logits };
 }
 
-describe('the ONNX graph', () => {
+describe.each(peerPools)('the ONNX graph whose head reads %s', (pool) => {
   let graph: Graph;
   let weights: Weights;
   beforeAll(async () => {
-    const inference = await tinyInference();
+    const inference = await tinyInference(pool);
     weights = inference.weights;
-    graph = vitGraph(inference.config, weights);
+    graph = vitGraph(inference.config, weights, pool);
   });
 
   test('has the nodes of an exporter, and no more', () => {
@@ -94,8 +96,7 @@ describe('the ONNX graph', () => {
       Gelu: depth,
       MatMul: 6 * depth,
       Add: 1 + 6 * depth,
-      Slice: 1,
-      ReduceMean: 1,
+      ...(pool === 'cls' ? { Gather: 1 } : { Slice: 1, ReduceMean: 1 }),
       Gemm: 1,
     });
   });
@@ -222,7 +223,7 @@ describe('the Python with PyTorch', () => {
 
   test('that ends is a DeviceError with its last words', async () => {
     const file = stubPython(1);
-    const setup = { task: 'inference', dtype: 'f32', threads: 1, weights: '', images: '' } as const;
+    const setup = { task: 'inference', dtype: 'f32', threads: 1, pool: 'cls', weights: '', images: '' } as const;
     const { config } = models.vit(device, { imageSize: 16, patchSize: 8, dim: 16, depth: 1, heads: 2 });
     const opened = Torch.open(file, { ...setup, config });
     await expect(opened).rejects.toThrow(DeviceError);
@@ -270,11 +271,11 @@ describe('agreement', () => {
   });
 });
 
-test('onnxruntime computes what we compute', async ({ skip }) => {
+test.for(peerPools)('onnxruntime computes what we compute, read at %s', async (pool, { skip }) => {
   skip(missing !== undefined, missing);
-  const { weights, config, logits } = await tinyInference();
+  const { weights, config, logits } = await tinyInference(pool);
   const run = async (those: Weights): Promise<ArrayLike<number>> => {
-    const peer = await OnnxruntimeInference.open(config, those, { images: images.images, threads: 1 });
+    const peer = await OnnxruntimeInference.open(config, those, { images: images.images, threads: 1, pool });
     const { values } = await peer.run(3, 2);
     await peer.close();
     return values;
@@ -292,12 +293,12 @@ test('onnxruntime computes what we compute', async ({ skip }) => {
 });
 
 describe('PyTorch', () => {
-  test('computes what we compute', async ({ skip }) => {
+  test.for(peerPools)('computes what we compute, read at %s', async (pool, { skip }) => {
     skip(python === undefined, withoutTorch);
-    const { weights, config, logits } = await tinyInference();
+    const { weights, config, logits } = await tinyInference(pool);
     const files = await writeFiles({ python, folder: folder.path, config }, weights, images);
     for (const dtype of ['f32', 'bf16'] as const) {
-      const peer = await Torch.open(python!, { task: 'inference', dtype, threads: 1, config, ...files });
+      const peer = await Torch.open(python!, { task: 'inference', dtype, threads: 1, config, pool, ...files });
       compareLogits(peer, (await peer.run(3, 2)).values, logits, 3);
       await peer.close();
     }
@@ -305,7 +306,7 @@ describe('PyTorch', () => {
 
   test.for(['linear', 'dtl', 'dtlPlus', 'full'])('trains %s as we do', async (method, { skip }) => {
     skip(python === undefined, withoutTorch);
-    const ours = new SidetuneTraining(await tiny(method), 'f32', images);
+    const ours = new SidetuneTraining(await tiny(method, 'patch_mean_then_norm'), 'f32', images);
     const { config } = ours.model.backbone;
     const files = await writeFiles({ python, folder: folder.path, config }, await weightsOf(ours.model), images);
     const peer = await Torch.open(python!, trainingSetup(ours, 1, files));
@@ -322,6 +323,7 @@ describe('a run', () => {
     model: 'vit_tiny_patch16_224',
     dtype: ['f32', 'bf16'] as const,
     batch: [1],
+    pool: 'cls' as const,
     samples: 3,
     methods: ['dtl'],
     trainBatch: 2,

@@ -81,3 +81,26 @@ kernelTest('pool', {
     },
   ],
 });
+
+kernelTest('pool, rows in the dtype of the tokens', {
+  cases: [
+    poolCase('one row', [1, 1, 24], 'first'),
+    ...[15, 16, 17].map((d) => poolCase(`width ${d}`, [3, 5, d], 'first')),
+    poolCase('197 tokens', [2, 197, 33], 'mean', 1),
+    poolCase('large numbers', [2, 9, 20], 'first', 0, { inputs: { x: { shape: [2, 9, 20], scale: 1e4 } } }),
+  ],
+  run: ({ x }, options) => pool(x!, { ...options, dtype: x!.dtype as 'f32' | 'bf16' }),
+  reference: ({ x }, { mode, prefixTokens }) => reference(x!, mode, prefixTokens),
+  computeInputs: ['x'],
+  differentiable: ['x'],
+  // As above, and one rounding to the dtype.
+  tolerance: { f32: { out: 20, grad: 2 }, bf16: { out: 2, grad: 2 } },
+  bad: [
+    {
+      name: 'a dtype that it does not write',
+      call: (tensor) => pool(tensor([2, 4, 8]), { dtype: 'i8' as never }),
+      code: 'SIDETUNE_DTYPE',
+      argument: 'out',
+    },
+  ],
+});
