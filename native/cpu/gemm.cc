@@ -52,7 +52,8 @@ struct Parts {
 };
 
 constexpr int64_t kCachedPanelBytes = 768 << 10;
-// Tiles of a panel that a thread takes at a time, those of an image's tokens: a panel that comes from memory comes to one core.
+// Most tiles of a panel that a thread takes at a time, those of an image's tokens: a panel that comes from memory comes to one
+// core.
 constexpr int64_t kTilesDown = 4;
 
 Parts panels_of(int64_t n) { return Parts::fixed(n, kTileColumns); }

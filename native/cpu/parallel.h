@@ -21,10 +21,21 @@ void parallel_ranges(const Cpu& cpu, int64_t count, int64_t grain, const Body& b
   for (int64_t share = 0; share < shares; share++) body(count * share / shares, count * (share + 1) / shares);
 }
 
-// Calls body(item) for each item; items are handed out one by one, or `run` neighbours at a time, for work that is large or
-// uneven.
+// The most neighbours, up to `most`, that threads can take at a time and come out with the most equal shares.
+inline int64_t even_run(int64_t count, int64_t threads, int64_t most) {
+  int64_t best = 1, least = count;
+  for (int64_t run = 1; run <= most; run++) {
+    const int64_t runs = (count + run - 1) / run, largest_share = std::min(count, (runs + threads - 1) / threads * run);
+    if (largest_share <= least) best = run, least = largest_share;
+  }
+  return best;
+}
+
+// Calls body(item) for each item; items are handed out one by one, or up to `most` neighbours at a time, for work that is large
+// or uneven.
 template <class Body>
-void parallel_items(const Cpu& cpu, int64_t count, const Body& body, int64_t run = 1) {
+void parallel_items(const Cpu& cpu, int64_t count, const Body& body, int64_t most = 1) {
+  const int64_t run = even_run(count, cpu.team, most);
   const int threads = static_cast<int>(std::min<int64_t>(cpu.team, (count + run - 1) / run));
   if (threads <= 1) {
     for (int64_t item = 0; item < count; item++) body(item);
