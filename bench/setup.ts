@@ -10,24 +10,27 @@ import type { Compute } from './harness';
 /** Classes of the head: CIFAR-100's, as in the paper's tables of memory. */
 export const classes = 100;
 
-/** Every built-in method that a model can be had with, in the order of the paper's Table 2; NOAH's supernet is no such method. */
+/**
+ * Every built-in method that a model can be had with, in the order of what they take in PyTorch, from the least memory to the most (the paper's Table 2;
+ * methods that it leaves out stand beside their kin). NOAH's supernet is no such method.
+ */
 export const tableMethods: readonly string[] = [
-  'full',
   'linear',
-  'bitfit',
-  'vptShallow',
-  'vptDeep',
-  'adapter',
-  'adaptFormer',
+  'dtl',
+  'dtlPlus',
   'lst',
+  'adaptFormer',
+  'adapter',
+  'bitfit',
   'lora',
+  'dtlPlusStar',
   'noah',
   'factTt',
   'factTk',
+  'vptShallow',
+  'vptDeep',
+  'full',
   'ssf',
-  'dtl',
-  'dtlPlus',
-  'dtlPlusStar',
 ];
 
 /** One way to train: what a row of `memory` and of `train` is about. */

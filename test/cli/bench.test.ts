@@ -134,8 +134,9 @@ test('--methods all: every method of the table, in its order', async () => {
   const { status, stdout } = await sidetune(['bench', 'units', ...tiny, '--methods', 'dtl,all', '--json', '-']);
   expect(status).toBe(0);
   const methods = parseReport(stdout, 'units').rows.map(({ method }) => method);
-  expect(methods.slice(0, 4)).toEqual(['dtl', 'full', 'linear', 'bitfit']);
-  expect(methods).toHaveLength(16);
+  // What was named comes first; the others from the least memory in PyTorch to the most.
+  const others = ['linear', 'dtlPlus', 'lst', 'adaptFormer', 'adapter', 'bitfit', 'lora', 'dtlPlusStar', 'noah'];
+  expect(methods).toEqual(['dtl', ...others, 'factTt', 'factTk', 'vptShallow', 'vptDeep', 'full', 'ssf']);
 });
 
 test('kernels: rates beside the roof', async () => {
