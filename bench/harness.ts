@@ -28,6 +28,12 @@ export function summarize(samples: readonly number[]): Summary {
   return { min: sorted[0]!, median, max: sorted.at(-1)! };
 }
 
+/** How many times `others` the `samples` are: the median over turns, in each of which the machine is one speed for both. The last turn may lack a sample. */
+export function ratioInTurn(samples: readonly number[], others: readonly number[]): number {
+  const turns = Math.min(samples.length, others.length);
+  return summarize(Array.from({ length: turns }, (_, turn) => samples[turn]! / others[turn]!)).median;
+}
+
 /**
  * Milliseconds of one call of `body`, over samples that each last long enough to be measured. `body` queues work; a sample ends when the device has done it.
  */

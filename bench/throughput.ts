@@ -7,7 +7,7 @@ import type { PetlModel } from '../lib/petl';
 import { Tensor } from '../lib/tensor';
 import { traced } from '../lib/trace';
 import type { Control, Place, Result, Tracing } from './control';
-import { type Compute, cosine, host, type Summary, summarize } from './harness';
+import { type Compute, cosine, host, ratioInTurn, type Summary, summarize } from './harness';
 import { adapt, pixels } from './setup';
 
 export interface ThroughputOptions extends Control, Place, Tracing {
@@ -145,19 +145,18 @@ function rowsOf(
     .map(({ method, imagesPerSecond, logits }) => ({
       method,
       cosineToF32: common.dtype === 'f32' ? null : cosine(logits, exact!.get(method)!),
-      summary: summarize(imagesPerSecond),
-      runs: imagesPerSecond.length,
+      imagesPerSecond,
     }));
   const full = measured.find(({ method }) => method === 'full');
-  return measured.map(({ method, summary, runs, cosineToF32 }) => ({
+  return measured.map(({ method, imagesPerSecond, cosineToF32 }) => ({
     model: common.model,
     method,
     batch: common.batch,
     dtype: common.dtype,
     device: common.device,
-    imagesPerSecond: summary,
-    relativeToFull: full ? summary.median / full.summary.median : null,
+    imagesPerSecond: summarize(imagesPerSecond),
+    relativeToFull: full ? ratioInTurn(imagesPerSecond, full.imagesPerSecond) : null,
     cosineToF32,
-    runs,
+    runs: imagesPerSecond.length,
   }));
 }

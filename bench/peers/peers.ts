@@ -9,7 +9,7 @@ import * as models from '../../lib/models';
 import type { PetlModel } from '../../lib/petl';
 import type { TrainingBatch } from '../../lib/petl/model';
 import type { Control, Result } from '../control';
-import { type Compute, host, type Summary, summarize } from '../harness';
+import { type Compute, host, ratioInTurn, type Summary, summarize } from '../harness';
 import { adapt, trainingBatches } from '../setup';
 import { type Agreement, compareLogits, compareLosses } from './agreement';
 import { type Contender, type Entry, nameOf, type PeerPool, sampleInTurn } from './contender';
@@ -58,7 +58,7 @@ export interface PeersRow extends Agreement {
   dtype: Compute;
   imagesPerSecond: Summary;
   runs: number;
-  /** Medians of ours by dtype over the median of this row, measured in turn with it. */
+  /** Ours by dtype over this row, the median over turns. */
   sidetuneRatios: Partial<Record<Compute, number>>;
   /** Training, ours: all tensors and scratch, weights included. */
   tensorPeakBytes: number | null;
@@ -307,14 +307,13 @@ function rowsOf(
     .filter(({ imagesPerSecond }) => imagesPerSecond.length > 0);
   const ours = measured.filter(({ contender }) => contender.software === 'sidetune');
   return measured.map(({ contender, imagesPerSecond, last, agreement }) => {
-    const summary = summarize(imagesPerSecond);
-    const ratios = ours.map((one) => [one.contender.dtype, summarize(one.imagesPerSecond).median / summary.median]);
+    const ratios = ours.map((one) => [one.contender.dtype, ratioInTurn(one.imagesPerSecond, imagesPerSecond)]);
     return {
       ...common,
       software: contender.software,
       version: contender.version,
       dtype: contender.dtype,
-      imagesPerSecond: summary,
+      imagesPerSecond: summarize(imagesPerSecond),
       runs: imagesPerSecond.length,
       sidetuneRatios: Object.fromEntries(ratios),
       ...agreement,

@@ -1,7 +1,13 @@
 /** What the benches are made of. */
 import { expect, test } from 'vitest';
-import { summarize, table } from '../../bench/harness';
+import { ratioInTurn, summarize, table } from '../../bench/harness';
 import { setups } from '../../bench/setup';
+
+test('ratioInTurn: what changes from turn to turn changes both', () => {
+  expect(ratioInTurn([2, 20, 4], [1, 10, 2])).toBe(2);
+  expect(ratioInTurn([2, 30, 8], [1, 10, 2])).toBe(3);
+  expect(ratioInTurn([2, 4, 100], [1, 1])).toBe(3); // the third turn is not over
+});
 
 test('summarize: the median of odd and even numbers of samples', () => {
   expect(summarize([3, 1, 2])).toEqual({ min: 1, median: 2, max: 3 });

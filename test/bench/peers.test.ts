@@ -340,8 +340,12 @@ describe('a run', () => {
       ['onnxruntime', 'f32', 3],
     ]);
     const [f32, bf16, ort] = rows as [(typeof rows)[0], (typeof rows)[0], (typeof rows)[0]];
-    expect(ort.sidetuneRatios.f32).toBe(f32.imagesPerSecond.median / ort.imagesPerSecond.median);
-    expect(ort.sidetuneRatios.bf16).toBe(bf16.imagesPerSecond.median / ort.imagesPerSecond.median);
+    for (const ours of [f32, bf16]) {
+      const ratio = ort.sidetuneRatios[ours.dtype]!;
+      expect(ratio).toBeGreaterThanOrEqual(ours.imagesPerSecond.min / ort.imagesPerSecond.max);
+      expect(ratio).toBeLessThanOrEqual(ours.imagesPerSecond.max / ort.imagesPerSecond.min);
+    }
+    expect(f32.sidetuneRatios.f32).toBe(1);
     expect(counts).toEqual(counts.map((_, i) => [i, counts.length - 1]));
   });
 
