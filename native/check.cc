@@ -524,4 +524,8 @@ void check_factors(const char* kernel, const TensorList& u, const Tensor& h, con
   }
 }
 
+double factor_flops(const Tensor& h, const TensorList& c) {
+  return 2.0 * static_cast<double>(h.size()) * static_cast<double>(c.size()) * static_cast<double>(c[0].dim(0));
+}
+
 }  // namespace sidetune

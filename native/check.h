@@ -26,6 +26,7 @@ std::vector<Field*> check(const char* kernel, FieldList& fields, const Wish& wis
 [[noreturn]] void refuse_argument(const char* kernel, const char* argument, const std::string& got, const std::string& expected);
 // Of a sum Σ_j u_j c_j: each u must have the rows of h, and the rank of c.
 void check_factors(const char* kernel, const TensorList& u, const Tensor& h, const TensorList& c);
+double factor_flops(const Tensor& h, const TensorList& c);  // of that sum
 
 // "grad_out" -> "gradOut", "LayerNormForward" -> "layerNormForward": names as JavaScript sees them.
 std::string camel_case(const std::string& name);

@@ -38,10 +38,6 @@ double backward_flops(const Arguments& k) {
   return (k.grad_h ? 10.0 * x.size() : 0) + convolution_flops(x, k.weight) * ((k.grad_h ? 1 : 0) + (k.grad_weight ? 1 : 0));
 }
 
-double factor_flops(const Tensor& x, const TensorList& c) {
-  return 2.0 * static_cast<double>(x.size()) * static_cast<double>(c.size()) * static_cast<double>(c[0].dim(0));
-}
-
 }  // namespace
 
 void SideInjectForward::check(const char* kernel) const {
