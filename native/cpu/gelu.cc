@@ -20,7 +20,7 @@ void forward(const Cpu& cpu, const GeluForward& k) {
   parallel_ranges(cpu, k.x.size(), kGrain, [&](int64_t begin, int64_t end) HWY_ATTR {
     const T* x = k.x.as<T>() + begin;
     T* out = k.out.as<T>() + begin;
-    for_each_vector(end - begin, [&](size_t, auto at, auto put) HWY_ATTR { put(gelu<T>(at(x)), out); });
+    for_each_vector(end - begin, [&](size_t, auto at, auto put) HWY_ATTR { put(gelu(at(x)), out); });
   });
 }
 
@@ -30,7 +30,7 @@ void backward(const Cpu& cpu, const GeluBackward& k) {
     const T *grad_out = k.grad_out.as<T>() + begin, *x = k.x.as<T>() + begin;
     T* grad_x = k.grad_x.as<T>() + begin;
     for_each_vector(end - begin,
-                    [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(at(grad_out), gelu_derivative<T>(at(x))), grad_x); });
+                    [&](size_t, auto at, auto put) HWY_ATTR { put(hn::Mul(at(grad_out), gelu_derivative(at(x))), grad_x); });
   });
 }
 

@@ -64,7 +64,7 @@ void finish_row_with_slope(const Row& numbers, const float* bias, int64_t column
   for_each_vector(columns, [&](size_t i, auto at, auto put) HWY_ATTR {
     V v = numbers(i);
     if (bias) v = hn::Add(v, at(bias));
-    const GeluAndDerivative gelu = gelu_and_derivative<T>(v);
+    const GeluAndDerivative gelu = gelu_and_derivative(v);
     put(to_slope(gelu.derivative, slope), slope);
     put(gelu.value, out);
   });
@@ -77,7 +77,7 @@ void finish_row(const Row& numbers, const float* bias, bool gelu_behind, const T
     V v = numbers(i);
     if (bias) v = hn::Add(v, at(bias));
     if (pre) put(v, pre);
-    if (gelu_behind) v = gelu<T>(v);
+    if (gelu_behind) v = gelu(v);
     if (residual) v = hn::Add(v, at(residual));
     put(v, out);
   });
@@ -228,7 +228,7 @@ void gradient_rows(const T* grad_out, const T* pre, int64_t begin, int64_t end, 
     const bool start = row == begin;
     for_each_vector(O, [&](size_t, auto at, auto put) HWY_ATTR {
       V v = at(gradient);
-      if (before) v = hn::Mul(v, gelu_derivative<T>(at(before)));
+      if (before) v = hn::Mul(v, gelu_derivative(at(before)));
       if (to) put(v, to);
       if (sum) put(start ? v : hn::Add(at(sum), v), sum);
     });
