@@ -178,6 +178,35 @@ export interface Kernels {
   ): {
     gradX: Tensor;
   };
+  mlpMeanForward(
+    args: {
+      /** in [B, N, I] f32 bf16 */ x: Tensor;
+      /** in [H, I] f32 bf16 i8 */ weight1: Tensor;
+      /** in [H] f32 */ bias1?: Tensor | undefined;
+      /** in [O, H] f32 bf16 i8 */ weight2: Tensor;
+      /** in [O] f32 */ bias2?: Tensor | undefined;
+      /** out [B, O] like x */ out?: Tensor | undefined;
+      /** saved [B, N, H] like x, u8 for bf16 */ slope?: Tensor | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+    slope?: Tensor;
+  };
+  mlpMeanBackward(
+    args: {
+      /** in [B, O] f32 bf16 */ gradOut: Tensor;
+      /** in [B, N, H] like gradOut, u8 for bf16 */ slope: Tensor;
+      /** in [H, I] f32 bf16 */ weight1: Tensor;
+      /** in [O, H] f32 bf16 */ weight2: Tensor;
+      /** out [B, N, I] like gradOut */ gradX?: Tensor | undefined;
+      prefixTokens?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
   patchEmbedForward(
     args: {
       /** in [B, C, H, W] f32 */ images: Tensor;

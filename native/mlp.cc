@@ -24,4 +24,16 @@ void MlpBackward::check(const char* kernel) const {
   check_frozen(kernel, "weight2", weight2, Layout::packed_transposed, grad_out, "grad_out");
 }
 
+void MlpMeanForward::check(const char* kernel) const {
+  check_frozen(kernel, "weight1", weight1, Layout::packed, x, "x");
+  check_frozen(kernel, "weight2", weight2, Layout::packed, x, "x");
+  check_prefix(kernel, prefix_tokens, x, "x");
+}
+
+void MlpMeanBackward::check(const char* kernel) const {
+  check_frozen(kernel, "weight1", weight1, Layout::packed_transposed, grad_out, "grad_out");
+  check_frozen(kernel, "weight2", weight2, Layout::packed_transposed, grad_out, "grad_out");
+  check_prefix(kernel, prefix_tokens, grad_x, "grad_x");
+}
+
 }  // namespace sidetune

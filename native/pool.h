@@ -4,6 +4,7 @@
 // Backward spreads gradOut over the rows that were read and writes zeros to the others:
 //   first:  gradX_{b,0} = gradOut_b
 //   mean:   gradX_{b,n} = gradOut_b / (N − P) for n ≥ P
+// Where x came out of a GELU, `slope` takes its derivative along: gradX ∘ slope (native/gelu_slope.h; mlpMean's way).
 // B images, N tokens, d width. The caller gives out and grad_x, whose dtypes are its choice; grad_x also says N, and x itself
 // need not be kept. Tokens are summed in order, in f32, and rounded once; the result does not depend on the number of threads.
 #pragma once
@@ -11,6 +12,9 @@
 #include "fields.h"
 
 namespace sidetune {
+
+// Refuses a prefix that leaves no token of `tokens` [B, N, d].
+void check_prefix(const char* kernel, int64_t prefix_tokens, const Tensor& tokens, const char* name);
 
 enum class PoolMode : uint8_t { first, mean };
 
@@ -32,6 +36,7 @@ struct PoolForward {
 
 struct PoolBackward {
   Tensor grad_out, grad_x;
+  Tensor slope;  // as grad_x: no field, mlp alone has it
   PoolMode mode = PoolMode::first;
   int64_t prefix_tokens = 0;
 

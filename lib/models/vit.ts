@@ -3,7 +3,7 @@ import { needs } from '../autograd/tape';
 import type { Device } from '../device';
 import { ArgumentError } from '../errors';
 import * as ops from '../ops';
-import { PackedWeight } from '../ops';
+import { type MlpWeights, PackedWeight } from '../ops';
 import { outsideScopes } from '../scope';
 import { Tensor } from '../tensor';
 import type { ForwardContext, Hooks } from './hooks';
@@ -42,10 +42,11 @@ export interface ForwardOptions {
   /** Blocks from 1 on that run again in backward instead of keeping what side layers read there. */
   recomputedBlocks: number;
   /**
-   * Which of the tokens the caller reads. 'cls': no hook behind an attention minds the others' absence, and where no gradient wants them the last
-   * block computes none of them from there on. Default 'all'.
+   * What the caller reads of the tokens. 'cls': no hook behind an attention minds the others' absence, and where no gradient wants them the last
+   * block computes none of them from there on. `meanFrom`: the mean of the tokens from that one on, and what `afterBlock` adds does not depend on
+   * them: the last block takes the mean before the MLP's last layer. Default 'all'.
    */
-  wanted?: 'all' | 'cls';
+  wanted?: 'all' | 'cls' | { meanFrom: number };
 }
 
 /** Linear layers of a block, in their order. */
@@ -216,8 +217,8 @@ export class Vit {
   }
 
   /**
-   * Images [B, 3, H, W] (f32, normalised; taken over) → tokens [B, N, d] after the last block, with a method's hooks; [B, 1, d] where CLS alone is wanted and
-   * no gradient flows through the last block.
+   * Images [B, 3, H, W] (f32, normalised; taken over) → tokens [B, N, d] after the last block, with a method's hooks. [B, 1, d] where CLS alone is wanted and
+   * no gradient flows through the last block; [B, 1, d] in f32 where a mean is wanted and no hook between the last attention and there minds.
    */
   forward(images: Tensor, options: ForwardOptions): Tensor {
     const { hooks, context } = options;
@@ -286,16 +287,28 @@ export class Vit {
       after = this.#block(i, before, weight, options, a && { a, keep });
     }
     before.dispose();
-    return hooks.afterBlock ? replace(after, hooks.afterBlock(i, after, context)) : after;
+    const isBehind = hooks.afterBlock && this.#meanFrom(i, options) === undefined;
+    return isBehind ? replace(after, hooks.afterBlock!(i, after, context)) : after;
+  }
+
+  // Where block i takes the mean of its tokens before the MLP's last layer: the first of them. A block that runs again in backward runs without the hook
+  // behind it.
+  #meanFrom(i: number, { hooks, retain, wanted }: ForwardOptions): number | undefined {
+    if (i !== this.config.depth || typeof wanted !== 'object') return undefined;
+    if (hooks.stream || hooks.branch || hooks.dropped || (hooks.afterBlock && retain === 'block-inputs'))
+      return undefined;
+    const isTouched = hooks.linear && (hooks.touches?.(`blocks.${i - 1}.mlp.fc2`) ?? true);
+    return isTouched ? undefined : wanted.meanFrom;
   }
 
   #block(
     i: number,
     z: Tensor,
     weight: (name: string) => Tensor | PackedWeight,
-    { hooks, context, wanted }: ForwardOptions,
+    options: ForwardOptions,
     side?: { a: Tensor; keep(u: Tensor): void },
   ): Tensor {
+    const { hooks, context, wanted } = options;
     const plain = (name: string): Tensor => weight(name) as Tensor;
     const prefix = `blocks.${i - 1}`;
     const { heads, layerNormEps: eps } = this.config;
@@ -378,12 +391,37 @@ export class Vit {
     const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];
     const [bias1, bias2] = [plain(`${prefix}.mlp.fc1.bias`), plain(`${prefix}.mlp.fc2.bias`)];
     const frozen = weight1 instanceof PackedWeight && weight2 instanceof PackedWeight && !needs({ bias1, bias2 });
+    const weights = { weight1, bias1, weight2, bias2 } as MlpWeights;
+    const meanFrom = this.#meanFrom(i, options);
+    if (meanFrom !== undefined) {
+      // What the hook behind the block adds is added here.
+      const target = hooks.afterBlock ? hooks.afterBlock(i, attended, context) : attended;
+      const row = meanOf(target, meanFrom, 'f32');
+      if (target !== attended) target.dispose();
+      const normalised = norm('norm2', attended);
+      attended.dispose();
+      const mean = (x: Tensor, residual?: Tensor): Tensor => {
+        const y =
+          frozen && !touched('mlp.fc1')
+            ? then(ops.mlpMean(x, weights, { prefixTokens: meanFrom }), asTokens)
+            : then(
+                then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) =>
+                  meanOf(hidden, meanFrom, this.tokenDtype),
+                ),
+                fc2,
+              );
+        const exact = y.dtype === 'f32' ? y : replace(y, ops.cast(y, 'f32'));
+        return residual ? replace(exact, ops.add(residual, exact)) : exact;
+      };
+      const result = then(normalised, (x) => branch('mlp', row, x, mean));
+      row.dispose();
+      return result;
+    }
     const mlp = (x: Tensor): Tensor => {
       // Layers that are trained or looked into are calls of their own.
       if (!frozen || touched('mlp.fc1') || touched('mlp.fc2')) {
         return then(linear('mlp.fc1', x, { activation: 'gelu' }), (hidden) => branch('mlp', attended, hidden, fc2));
       }
-      const weights = { weight1, bias1, weight2, bias2 };
       const scales = { gamma: plain(`${prefix}.norm2.weight`), beta: plain(`${prefix}.norm2.bias`) };
       const inPlace = unread && attended.dtype === 'bf16' && !needs(scales);
       return branch('mlp', attended, x, (input, residual) => ops.mlp(input, weights, residual, { inPlace }));
@@ -396,9 +434,20 @@ export class Vit {
 
 /** The first token of each image, [B, 1, d]. */
 function cls(z: Tensor): Tensor {
-  const [batch, , dim] = z.shape as [number, number, number];
   const rows = ops.pool(z, { mode: 'first', dtype: z.dtype as 'f32' | 'bf16' });
-  return replace(rows, ops.reshape(rows, [batch, 1, dim]));
+  return replace(rows, asTokens(rows));
+}
+
+/** The mean of each image's tokens from `first` on, [B, 1, d]. */
+function meanOf(z: Tensor, first: number, dtype: 'f32' | 'bf16'): Tensor {
+  const rows = ops.pool(z, { mode: 'mean', prefixTokens: first, dtype });
+  return replace(rows, asTokens(rows));
+}
+
+/** [B, d] as images of one token each. */
+function asTokens(rows: Tensor): Tensor {
+  const [batch, dim] = rows.shape as [number, number];
+  return ops.reshape(rows, [batch, 1, dim]);
 }
 
 /** `next` takes the place of `previous`, which goes unless it is the same tensor. */

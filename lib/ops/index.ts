@@ -18,7 +18,7 @@ export {
   unpackWeight,
 } from './linear';
 export { type LowRankOptions, lowRankAccumulate_, lowRankCombine_, lowRankProject } from './low_rank';
-export { type MlpOptions, type MlpWeights, mlp } from './mlp';
+export { type MlpMeanOptions, type MlpOptions, type MlpWeights, mlp, mlpMean } from './mlp';
 export { embedTokens, type PatchEmbedOptions, patchEmbed } from './patch_embed';
 export { type PoolOptions, pool } from './pool';
 export { insertPrompts, type PromptOptions } from './prompt';

@@ -26,7 +26,7 @@ export interface MlpOptions {
  * @param weights - packed in the dtype of x, or in i8 (see {@link linear})
  * @param residual - [..., O] in the dtype of x
  * @returns [..., O], dtype of x; sums are f32
- * Keeps for backward: GELU'(x W₁ᵀ + b₁), [..., H], f32; beside bf16 in bytes, to within 0.0025.
+ * Keeps for backward: GELU'(x W₁ᵀ + b₁), [..., H], f32; beside bf16 in bytes, to within 0.0026.
  * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError
  * @example const z = ops.mlp(ops.layerNorm(z, gamma, beta), { weight1, bias1, weight2, bias2 }, z);
  */
@@ -60,6 +60,52 @@ export function mlp(
         { kind: 'gradients' },
       );
       return { x: gradX, residual: gradOut };
+    },
+  });
+}
+
+export interface MlpMeanOptions {
+  /** Tokens at the start of each image that the mean leaves out, such as CLS. Default 0. */
+  prefixTokens?: number;
+}
+
+/**
+ * The mean of {@link mlp} over an image's tokens, `out_b = mean_{n ≥ P} GELU(x_{b,n} W₁ᵀ + b₁) W₂ᵀ + b₂` with P prefix tokens: the second layer is linear, so
+ * the mean goes before it, and it is computed for a row an image instead of one a token, in forward and in backward.
+ * @param x - [B, N, I], f32 or bf16
+ * @param weights - as those of {@link mlp}
+ * @returns [B, O], dtype of x; sums are f32, the mean before the second layer is rounded
+ * Keeps for backward: as {@link mlp}.
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError; ArgumentError when no token is left
+ * @example const row = ops.mlpMean(ops.layerNorm(z, gamma, beta), { weight1, bias1, weight2, bias2 }, { prefixTokens: 1 });
+ */
+export function mlpMean(
+  x: Tensor,
+  { weight1, bias1, weight2, bias2 }: MlpWeights,
+  { prefixTokens = 0 }: MlpMeanOptions = {},
+): Tensor {
+  const inputs = { x };
+  const needed = needs(inputs);
+  const first = needed ? weight1.differentiable(x.dtype) : weight1;
+  const second = needed ? weight2.differentiable(x.dtype) : weight2;
+  const { out, slope } = kernels.mlpMeanForward(
+    { x, weight1: first.forward, bias1, weight2: second.forward, bias2, prefixTokens },
+    { save: needed !== null },
+  );
+  return record('mlpMean', inputs, out, {
+    state: { slope },
+    backward: ({ gradOut, saved }) => {
+      const { gradX } = kernels.mlpMeanBackward(
+        {
+          gradOut,
+          slope: saved.slope!,
+          weight1: first.forBackward(),
+          weight2: second.forBackward(),
+          prefixTokens,
+        },
+        { kind: 'gradients' },
+      );
+      return { x: gradX };
     },
   });
 }

@@ -77,6 +77,7 @@ function sideNetwork<Options extends DtlOptions>(name: string, defaults: Options
     },
 
     pure: true,
+    additive: true,
     frozenBlocks: (_backbone, { startBlock }) => startBlock,
   });
 }

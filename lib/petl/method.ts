@@ -76,6 +76,11 @@ export interface MethodDefinition<Options> {
    * the method has none of them.
    */
   perToken?: boolean;
+  /**
+   * Whether `afterBlock` only adds to the tokens, and what it adds does not depend on them. Then, where the head reads the mean of the patches, the last
+   * block's is added before its MLP, whose last layer is computed for that mean alone. Default false.
+   */
+  additive?: boolean;
   /** Whether its hooks call `context.dropout` in training. Default: no. */
   drops?(options: Options): boolean;
   /**
@@ -172,6 +177,7 @@ export function define<Options extends object>(
       prefixTokens: () => definition.prefixTokens?.(backbone, options) ?? backbone.prefixTokens,
       finalNorm: definition.finalNorm ?? true,
       perToken: definition.perToken ?? !behindAttention.some((hook) => hooks[hook]),
+      additive: definition.additive ?? false,
       drops: definition.drops?.(options) ?? false,
       mergeable: definition.mergeable ?? false,
       initialize: async (parameters, context) => definition.initialize?.(backbone, parameters, options, context),

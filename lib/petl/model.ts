@@ -3,7 +3,7 @@ import type { Device } from '../device';
 import { ArgumentError, MethodError, SidetuneError } from '../errors';
 import type { ForwardContext, Hooks, Vit } from '../models';
 import { Initialization, init } from '../models/initializers';
-import { isMatrix } from '../models/vit';
+import { type ForwardOptions, isMatrix } from '../models/vit';
 import type { PackedWeight } from '../ops';
 import * as ops from '../ops';
 import type { AdamW, Parameter } from '../optim';
@@ -63,6 +63,7 @@ export interface ModelBlueprint {
   prefixTokens(): number;
   finalNorm: boolean;
   perToken: boolean;
+  additive: boolean;
   drops: boolean;
   mergeable: boolean;
   initialize(parameters: Readonly<Record<string, Tensor>>, context: InitializeContext): Promise<void>;
@@ -251,8 +252,8 @@ export class PetlModel {
   }
 
   #logits(images: Tensor, random?: Randomness): Tensor {
-    const { frozenBlocks, prefixTokens, finalNorm, perToken } = this.#blueprint;
-    const { pool, retain, prefix } = this.options;
+    const { frozenBlocks, prefixTokens, finalNorm } = this.#blueprint;
+    const { retain, prefix } = this.options;
     const context = this.#context(images.shape[0]!, random);
     const hooks = this.#merged ? {} : this.#blueprint.hooks;
     const z = this.backbone.forward(images, {
@@ -261,9 +262,18 @@ export class PetlModel {
       standIns: this.#merged ? new Map([...this.#trained, ...this.#merged.tensors]) : this.#trained,
       retain,
       recomputedBlocks: random && prefix === 'recompute' ? frozenBlocks : 0,
-      wanted: pool === 'cls' && (perToken || this.#merged) ? 'cls' : 'all',
+      wanted: this.#wanted(hooks),
     });
     return this.#read(z, hooks, context, finalNorm, prefixTokens());
+  }
+
+  // What the head reads of the tokens, where that is known to the backbone early enough to leave something out.
+  #wanted(hooks: Hooks): ForwardOptions['wanted'] {
+    const { perToken, additive, prefixTokens } = this.#blueprint;
+    const { pool } = this.options;
+    if (pool === 'cls') return perToken || this.#merged ? 'cls' : 'all';
+    const isMean = pool === 'patch_mean_then_norm' && !hooks.features && (!hooks.afterBlock || additive);
+    return isMean ? { meanFrom: prefixTokens() } : 'all';
   }
 
   #backboneLoss(...[batch, hooks, standIns]: Parameters<InitializeContext['backboneLoss']>): Tensor {
@@ -294,7 +304,8 @@ export class PetlModel {
       const y = ops.layerNorm(x, this.#tensor('norm.weight'), this.#tensor('norm.bias'), { eps });
       return hooks.norm ? hooks.norm('norm', y, context) : y;
     };
-    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens });
+    const isMean = z.shape[1] === 1; // taken by the backbone
+    const mean = (x: Tensor): Tensor => ops.pool(x, { mode: 'mean', prefixTokens: isMean ? 0 : prefixTokens });
     return named('head', () => {
       // The norm works row by row: for CLS it is enough to normalise that row.
       const feature =

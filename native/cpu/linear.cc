@@ -3,12 +3,12 @@
 #include "hwy/foreach_target.h"
 // clang-format off
 #include "hwy/highway.h"
+#include "gelu_slope-inl.h"
 #include "math-inl.h"
 // clang-format on
 
 #include <cmath>
 
-#include "../gelu_slope.h"
 #include "../linear.h"
 #include "gemm.h"
 #include "int8.h"
@@ -48,15 +48,11 @@ struct Int8TileRow {
   }
 };
 
-// A GELU's slope beside f32 and beside bf16.
-HWY_INLINE V to_slope(V slope, const float*) { return slope; }
-HWY_INLINE V to_slope(V slope, const uint8_t*) { return hn::MulAdd(slope, hn::Set(F(), kSlopeSteps), hn::Set(F(), kSlopeZero)); }
-HWY_INLINE V from_slope(V kept, const float*) { return kept; }
-HWY_INLINE V from_slope(V kept, const uint8_t*) {
-  return hn::Mul(hn::Sub(kept, hn::Set(F(), kSlopeZero)), hn::Set(F(), 1 / kSlopeSteps));
-}
-template <class T>
-using SlopeOf = typename std::conditional<std::is_same<T, float>::value, float, uint8_t>::type;
+// GELU, as exact as the result's dtype can tell.
+HWY_INLINE V gelu_of(V v, const float*) { return gelu(v); }
+HWY_INLINE V gelu_of(V v, const bf16_t*) { return gelu_for_half(v); }
+HWY_INLINE GeluAndDerivative both_of_gelu(V v, const float*) { return gelu_and_derivative(v); }
+HWY_INLINE GeluAndDerivative both_of_gelu(V v, const bf16_t*) { return gelu_and_derivative_for_half(v); }
 
 // out = GELU(numbers + bias) and its slope.
 template <class T, class Row>
@@ -64,7 +60,7 @@ void finish_row_with_slope(const Row& numbers, const float* bias, int64_t column
   for_each_vector(columns, [&](size_t i, auto at, auto put) HWY_ATTR {
     V v = numbers(i);
     if (bias) v = hn::Add(v, at(bias));
-    const GeluAndDerivative gelu = gelu_and_derivative(v);
+    const GeluAndDerivative gelu = both_of_gelu(v, out);
     put(to_slope(gelu.derivative, slope), slope);
     put(gelu.value, out);
   });
@@ -77,7 +73,7 @@ void finish_row(const Row& numbers, const float* bias, bool gelu_behind, const T
     V v = numbers(i);
     if (bias) v = hn::Add(v, at(bias));
     if (pre) put(v, pre);
-    if (gelu_behind) v = gelu(v);
+    if (gelu_behind) v = gelu_of(v, out);
     if (residual) v = hn::Add(v, at(residual));
     put(v, out);
   });

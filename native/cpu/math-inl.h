@@ -252,6 +252,50 @@ HWY_INLINE GeluAndDerivative gelu_and_derivative(V x) {
           hn::IfThenElse(hn::Lt(x, hn::Zero(f)), left, hn::Sub(hn::Set(f, 1.0f), left))};
 }
 
+// The same where they are rounded to bf16 anyhow, the derivative to a byte: with t = min(|x|, 4.8),
+//   t (1 − Φ(t)) = t (4.8 − t)² p(t)  to 1.1e-5      (1 − Φ(t)) − t φ(t) = (4.8 − t) q(t)  to 1e-4,
+// p and q fitted in the maximum norm. Nothing is divided, no power taken: a quarter of the work. Both are exact from ±4.8
+// outwards.
+HWY_INLINE V tail_of_half(V x) {
+  const V most = hn::Set(F(), 4.8f), t = hn::Abs(x);
+  // Min keeps a NaN in its second place, but not on the scalar target.
+  return HWY_TARGET == HWY_SCALAR ? at_most(t, 4.8f) : hn::Min(most, t);
+}
+HWY_INLINE V gelu_tail_for_half(V t, V rest) {
+  const F f;
+  V p = hn::Set(f, 1.87264369e-6f);
+  p = hn::MulAdd(p, t, hn::Set(f, -4.10060920e-5f));
+  p = hn::MulAdd(p, t, hn::Set(f, 3.58245490e-4f));
+  p = hn::MulAdd(p, t, hn::Set(f, -1.53216741e-3f));
+  p = hn::MulAdd(p, t, hn::Set(f, 2.93437983e-3f));
+  p = hn::MulAdd(p, t, hn::Set(f, -5.18034880e-4f));
+  p = hn::MulAdd(p, t, hn::Set(f, -3.44053198e-3f));
+  p = hn::MulAdd(p, t, hn::Set(f, -8.49500033e-3f));
+  p = hn::MulAdd(p, t, hn::Set(f, 2.17188622e-2f));
+  return hn::Mul(hn::Mul(rest, t), hn::Mul(rest, p));
+}
+HWY_INLINE V gelu_for_half(V x) {
+  const V t = tail_of_half(x), rest = hn::Sub(hn::Set(F(), 4.8f), t);
+  return hn::Sub(hn::Max(x, hn::Zero(F())), gelu_tail_for_half(t, rest));
+}
+HWY_INLINE GeluAndDerivative gelu_and_derivative_for_half(V x) {
+  const F f;
+  const V t = tail_of_half(x), rest = hn::Sub(hn::Set(f, 4.8f), t), zero = hn::Zero(f);
+  V q = hn::Set(f, -1.64917761e-5f);
+  q = hn::MulAdd(q, t, hn::Set(f, 4.08863676e-4f));
+  q = hn::MulAdd(q, t, hn::Set(f, -4.11400297e-3f));
+  q = hn::MulAdd(q, t, hn::Set(f, 2.12018952e-2f));
+  q = hn::MulAdd(q, t, hn::Set(f, -5.64674059e-2f));
+  q = hn::MulAdd(q, t, hn::Set(f, 6.05825971e-2f));
+  q = hn::MulAdd(q, t, hn::Set(f, 1.90530657e-2f));
+  q = hn::MulAdd(q, t, hn::Set(f, -2.12384562e-2f));
+  q = hn::MulAdd(q, t, hn::Set(f, -1.45518866e-1f));
+  q = hn::MulAdd(q, t, hn::Set(f, 1.04184756e-1f));
+  const V left = hn::Mul(rest, q);
+  return {hn::Sub(hn::Max(x, zero), gelu_tail_for_half(t, rest)),
+          hn::IfThenElse(hn::Lt(x, zero), left, hn::Sub(hn::Set(f, 1.0f), left))};
+}
+
 HWY_INLINE V clamp(V x, float limit) { return hn::Max(hn::Min(x, hn::Set(F(), limit)), hn::Set(F(), -limit)); }
 
 // x σ(βx) = x / (1 + e^{−βx}), for any x and β. Beyond |βx| = 87 it is x or 0.

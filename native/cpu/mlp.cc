@@ -6,9 +6,11 @@
 
 namespace sidetune::cpu {
 
-// Of the linear family.
+// Of the linear and pool families.
 void run(Cpu& cpu, const LinearForward& k, Workspace scratch);
 void run(Cpu& cpu, const LinearBackward& k, Workspace scratch);
+void run(Cpu& cpu, const PoolForward& k, Workspace scratch);
+void run(Cpu& cpu, const PoolBackward& k, Workspace scratch);
 int64_t workspace(Cpu& cpu, const LinearForward& k);
 int64_t workspace(Cpu& cpu, const LinearBackward& k);
 
@@ -34,6 +36,22 @@ int64_t steps_workspace(Cpu& cpu, const Arguments& k) {
   return mlp::steps_workspace<Step>(k, step_of(Step::rows(k).rows()), [&](const auto& call) { return workspace(cpu, call); });
 }
 
+// Whole images of about as many rows.
+int64_t images_of(const Tensor& tokens) {
+  const int64_t most = std::max<int64_t>(1, kMlpRows / std::max<int64_t>(1, tokens.dim(1)));
+  return std::min(tokens.dim(0), most);
+}
+
+template <class Step, class Arguments>
+void run_mean_steps(Cpu& cpu, const Arguments& k, Workspace scratch) {
+  mlp::run_mean_steps<Step>(k, images_of(Step::tokens(k)), scratch,
+                            [&](const auto& call, Workspace rest) { run(cpu, call, rest); });
+}
+template <class Step, class Arguments>
+int64_t mean_steps_workspace(Cpu& cpu, const Arguments& k) {
+  return mlp::mean_steps_workspace<Step>(k, images_of(Step::tokens(k)), [&](const auto& call) { return workspace(cpu, call); });
+}
+
 }  // namespace
 
 void run(Cpu& cpu, const MlpForward& k, Workspace scratch) { run_steps<MlpForwardStep>(cpu, k, scratch); }
@@ -42,7 +60,15 @@ void run(Cpu& cpu, const MlpBackward& k, Workspace scratch) { run_steps<MlpBackw
 int64_t workspace(Cpu& cpu, const MlpForward& k) { return steps_workspace<MlpForwardStep>(cpu, k); }
 int64_t workspace(Cpu& cpu, const MlpBackward& k) { return steps_workspace<MlpBackwardStep>(cpu, k); }
 
+void run(Cpu& cpu, const MlpMeanForward& k, Workspace scratch) { run_mean_steps<MlpMeanForwardStep>(cpu, k, scratch); }
+void run(Cpu& cpu, const MlpMeanBackward& k, Workspace scratch) { run_mean_steps<MlpMeanBackwardStep>(cpu, k, scratch); }
+
+int64_t workspace(Cpu& cpu, const MlpMeanForward& k) { return mean_steps_workspace<MlpMeanForwardStep>(cpu, k); }
+int64_t workspace(Cpu& cpu, const MlpMeanBackward& k) { return mean_steps_workspace<MlpMeanBackwardStep>(cpu, k); }
+
 SIDETUNE_CPU_KERNEL(MlpForward)
 SIDETUNE_CPU_KERNEL(MlpBackward)
+SIDETUNE_CPU_KERNEL(MlpMeanForward)
+SIDETUNE_CPU_KERNEL(MlpMeanBackward)
 
 }  // namespace sidetune::cpu

@@ -3,6 +3,7 @@
 #include "hwy/foreach_target.h"
 // clang-format off
 #include "hwy/highway.h"
+#include "gelu_slope-inl.h"
 #include "math-inl.h"
 // clang-format on
 
@@ -52,11 +53,15 @@ void backward(const Cpu& cpu, const PoolBackward& k) {
   for_each_block(cpu, k.grad_x.dim(0), d, [&](int64_t image, int64_t column, int64_t columns) HWY_ATTR {
     const Out* grad_out = k.grad_out.as<Out>() + image * d + column;
     T* grad_x = k.grad_x.as<T>() + image * N * d + column;
+    const auto* slope = k.slope ? k.slope.as<const SlopeOf<T>>() + image * N * d + column : nullptr;
     const V share = hn::Set(F(), 1.0f / static_cast<float>(end - begin)), zero = hn::Zero(F());
     for (int64_t n = 0; n < N; n++) {
       const bool read = n >= begin && n < end;
-      for_each_vector(
-          columns, [&](size_t, auto at, auto put) HWY_ATTR { put(read ? hn::Mul(at(grad_out), share) : zero, grad_x + n * d); });
+      for_each_vector(columns, [&](size_t, auto at, auto put) HWY_ATTR {
+        V gradient = read ? hn::Mul(at(grad_out), share) : zero;
+        if (slope) gradient = hn::Mul(gradient, from_slope(at(slope + n * d), slope));
+        put(gradient, grad_x + n * d);
+      });
     }
   });
 }

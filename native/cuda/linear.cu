@@ -1,8 +1,8 @@
-#include "../gelu_slope.h"
 #include "../linear.h"
 
 #include "convert.cuh"
 #include "each.cuh"
+#include "gelu_slope.cuh"
 #include "gemm.cuh"
 #include "math.cuh"
 #include "reduce.cuh"
@@ -23,14 +23,6 @@ struct GeluBehind {
     store(out + i, numbers);
   }
 };
-
-// A GELU's slope beside f32 and beside bf16.
-template <class T>
-using SlopeOf = std::conditional_t<std::is_same_v<T, float>, float, uint8_t>;
-__device__ inline float to_slope(float slope, const float*) { return slope; }
-__device__ inline float to_slope(float slope, const uint8_t*) { return rintf(fmaf(slope, kSlopeSteps, kSlopeZero)); }
-__device__ inline float from_slope(float kept, const float*) { return kept; }
-__device__ inline float from_slope(float kept, const uint8_t*) { return (kept - kSlopeZero) * (1 / kSlopeSteps); }
 
 // Behind a product: out = GELU(sums) and its slope. `sums` may be out itself.
 template <class T>

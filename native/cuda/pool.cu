@@ -1,5 +1,6 @@
 #include "../pool.h"
 
+#include "gelu_slope.cuh"
 #include "launch.cuh"
 #include "vector.cuh"
 
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // A block owns kGroupRows tokens of an image; a thread owns V columns of them and reads its part of gradOut once.
 template <class T, class Out, int V>
-__global__ void pool_backward(const Out* grad_out, T* grad_x, int64_t images, int64_t tokens, int64_t d, Span read) {
+__global__ void pool_backward(const Out* grad_out, const SlopeOf<T>* slope, T* grad_x, int64_t images, int64_t tokens, int64_t d,
+                              Span read) {
   const int64_t groups = (tokens + kGroupRows - 1) / kGroupRows;
   const float share = 1.0f / static_cast<float>(read.end - read.begin);
   for (int64_t task = blockIdx.x; task < images * groups; task += gridDim.x) {
@@ -59,9 +61,14 @@ __global__ void pool_backward(const Out* grad_out, T* grad_x, int64_t images, in
       for (int n = 0; n < V; n++) gradient[n] *= share;
       for (int64_t token = begin; token < end; token++) {
         const bool was_read = token >= read.begin && token < read.end;
+        const int64_t at = (image * tokens + token) * d + column;
         Numbers<V> row;
         for (int n = 0; n < V; n++) row[n] = was_read ? gradient[n] : 0.0f;
-        store(grad_x + (image * tokens + token) * d + column, row);
+        if (slope) {
+          const Numbers<V> slopes = load<V>(slope + at);
+          for (int n = 0; n < V; n++) row[n] *= from_slope(slopes[n], slope);
+        }
+        store(grad_x + at, row);
       }
     }
   }
@@ -95,7 +102,7 @@ void run(Cuda& cuda, const PoolBackward& k, Workspace) {
     const int64_t owners = divide_up(divide_up(d, width.value), 32) * 32;
     launch(cuda, pool_backward<T, Out, width.value>,
            {blocks_for(cuda.properties, images * group_count(tokens), 1), static_cast<int>(std::min<int64_t>(owners, 256))},
-           k.grad_out.as<const Out>(), k.grad_x.as<T>(), images, tokens, d, read);
+           k.grad_out.as<const Out>(), k.slope.as<const SlopeOf<T>>(), k.grad_x.as<T>(), images, tokens, d, read);
   };
   dispatch(k.grad_x.dtype, [&](auto type) {
     dispatch(k.grad_out.dtype, [&](auto out_type) { dispatch_width(d, [&](auto width) { start(type, out_type, width); }); });

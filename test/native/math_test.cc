@@ -349,6 +349,24 @@ void test_normal() {
   for (const auto& inputs : {all_exponents(), dense(-15, 7)})
     compare(
         "gelu_derivative", inputs, [](V x) HWY_ATTR { return gelu_derivative(x); }, slope_want, slope_bound);
+
+  // Beside bf16: absolute bounds up to 4.8, from there exactly x and 1, or 0 and 0.
+  const auto coarse = [](double bound) {
+    return [=](double x, double want) { return std::abs(x) < 4.8 ? bound + 2e-7 * std::abs(want) : 0; };
+  };
+  const auto beyond = [](double x, double here, double there) { return !(std::abs(x) >= 4.8) ? here : x > 0 ? there : 0; };
+  for (const auto& inputs : {all_exponents(), dense(-15, 7)}) {
+    compare(
+        "gelu_for_half", inputs, [](V x) HWY_ATTR { return gelu_for_half(x); },
+        [=](double x) { return beyond(x, gelu_want(x), x); }, coarse(1.1e-5));
+    compare(
+        "gelu_and_derivative_for_half", inputs, [](V x) HWY_ATTR { return gelu_and_derivative_for_half(x).value; },
+        [=](double x) { return beyond(x, gelu_want(x), x); }, coarse(1.1e-5));
+    compare(
+        "gelu_and_derivative_for_half, derivative", inputs,
+        [](V x) HWY_ATTR { return gelu_and_derivative_for_half(x).derivative; },
+        [=](double x) { return beyond(x, slope_want(x), 1); }, coarse(1e-4));
+  }
 }
 
 void test_swish() {

@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
 import { Tape } from '../../lib/autograd/tape';
 import { kernels } from '../../lib/kernels';
-import { linear, type MlpWeights, mlp, type PackedWeight, packWeight } from '../../lib/ops';
+import { linear, type MlpWeights, mlp, mlpMean, type PackedWeight, packWeight, pool } from '../../lib/ops';
 import { type DType, Tensor } from '../../lib/tensor';
 import { onEachTarget } from '../each_target';
 import { type Case, kernelTest } from '../kernel_test';
 import { Random } from '../random';
-import { mlp as reference } from '../reference/mlp';
+import { mlpMean as meanReference, mlp as reference } from '../reference/mlp';
 
 const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
 
@@ -122,6 +122,103 @@ kernelTest('mlp', {
   ],
 });
 
+function meanCase(name: string, [B, N, I]: [number, number, number], H: number, O: number, prefixTokens = 1): Case {
+  return {
+    name,
+    inputs: {
+      x: [B, N, I],
+      weight1: { shape: [H, I], scale: 1 / Math.sqrt(I) },
+      bias1: [H],
+      weight2: { shape: [O, H], scale: 1 / Math.sqrt(H) },
+      bias2: [O],
+    },
+    options: { prefixTokens },
+    keeps: (bytes) => B * N * H * (bytes === 2 ? 1 : bytes),
+  };
+}
+
+kernelTest('mlpMean', {
+  cases: [
+    meanCase('one number', [1, 1, 1], 1, 1, 0),
+    meanCase('one token is read', [2, 2, 24], 40, 24),
+    meanCase('a prefix of several tokens', [3, 9, 7], 5, 9, 4),
+    ...[15, 17, 33].map((width) => meanCase(`width ${width}`, [2, 5, width], 2 * width, width)),
+    meanCase('197 tokens', [1, 197, 32], 96, 32),
+    meanCase('more images than one step', [7, 300, 3], 4, 30),
+    meanCase('an image of more tokens than a step has rows', [2, 1100, 3], 4, 30),
+    meanCase('tiles in both directions', [2, 67, 20], 200, 193, 0),
+  ],
+  run: ({ x, weight1, bias1, weight2, bias2 }, { prefixTokens }) =>
+    mlpMean(x!, { weight1: packed(weight1!), bias1, weight2: packed(weight2!), bias2 }, { prefixTokens }),
+  cleanUp,
+  reference: ({ x, weight1, bias1, weight2, bias2 }, { prefixTokens }) =>
+    meanReference(x!, weight1!, weight2!, { bias1, bias2 }, prefixTokens),
+  computeInputs: ['x', 'weight1', 'weight2'],
+  differentiable: ['x'],
+  tolerance: { f32: { out: 50, grad: 100 }, bf16: { out: 6, grad: 12 } },
+  bad: [
+    {
+      name: 'a prefix that leaves no token',
+      call: (tensor) => {
+        try {
+          return mlpMean(
+            tensor([2, 3, 8]),
+            { weight1: packed(tensor([16, 8])), weight2: packed(tensor([8, 16])) },
+            { prefixTokens: 3 },
+          );
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'prefixTokens',
+      message: /'prefixTokens' is 3, expected less than 3, the number of tokens of 'x'/,
+    },
+    {
+      name: 'rows that are no images',
+      call: (tensor) => {
+        try {
+          return mlpMean(tensor([6, 8]), { weight1: packed(tensor([16, 8])), weight2: packed(tensor([8, 16])) });
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_SHAPE',
+      argument: 'x',
+      message: /'x' has shape \[6, 8\], expected \[B, N, I\]/,
+    },
+    {
+      name: 'a plain weight',
+      call: (tensor) =>
+        kernels.mlpMeanForward({ x: tensor([2, 3, 8]), weight1: tensor([16, 8]), weight2: tensor([8, 16]) }),
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight1',
+      message: /'weight1' is plain, expected packed/,
+    },
+    {
+      name: 'a prefix without end in backward, and weights for the other direction',
+      call: (tensor) => {
+        try {
+          const [weight1, weight2] = [packed(tensor([16, 8])), packed(tensor([8, 16]))];
+          using transposed = weight2.forBackward();
+          return kernels.mlpMeanBackward({
+            gradOut: tensor([2, 8]),
+            slope: tensor([2, 3, 16]),
+            weight1: weight1.forward,
+            weight2: transposed,
+            prefixTokens: 9,
+          });
+        } finally {
+          cleanUp();
+        }
+      },
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight1',
+      message: /'weight1' is packed, expected plain or packed_transposed/,
+    },
+  ],
+});
+
 function weightsOf(device: Tensor['device'], random: Random, I: number, H: number, dtype: DType): MlpWeights {
   const normal = (shape: number[], scale: number): Tensor =>
     Tensor.from(
@@ -172,6 +269,42 @@ it('mlp puts its result in the place of its residual where it may', async () => 
     expect(inPlace.address).toBe(residual.address);
     expect(await inPlace.readBytes()).toEqual(expected);
     cleanUp();
+  });
+});
+
+it('mlpMean in int8 gives the mean of what mlp gives', async () => {
+  await onEachTarget(async (device) => {
+    const random = new Random(10);
+    using weight1 = Tensor.from(
+      device,
+      Float32Array.from({ length: 96 * 24 }, () => random.normal() * 0.2),
+      [96, 24],
+    );
+    using weight2 = Tensor.from(
+      device,
+      Float32Array.from({ length: 24 * 96 }, () => random.normal() * 0.1),
+      [24, 96],
+    );
+    const weights = {
+      weight1: packWeight(weight1, { dtype: 'i8' }),
+      weight2: packWeight(weight2, { dtype: 'i8' }),
+    };
+    using x = Tensor.from(
+      device,
+      Float32Array.from({ length: 5 * 24 }, () => random.normal()),
+      [1, 5, 24],
+      {
+        dtype: 'bf16',
+      },
+    );
+    using rows = mlpMean(x, weights, { prefixTokens: 1 });
+    using all = mlp(x, weights);
+    using expected = pool(all, { mode: 'mean', prefixTokens: 1 });
+    const [a, b] = [(await rows.read()) as Float32Array, (await expected.read()) as Float32Array];
+    const largest = b.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    for (const [i, value] of a.entries()) expect(Math.abs(value - b[i]!)).toBeLessThan(0.03 * largest);
+    weights.weight1.dispose();
+    weights.weight2.dispose();
   });
 });
 

@@ -44,7 +44,9 @@ describe('a method of thirty lines', () => {
     const before = await backbone.plain('blocks.1.mlp.fc1.weight').readBytes();
     const model = gated(backbone, { classes: 3, width: 4 });
     expect(model.parameterCount).toBe(2 * 4 * 16);
-    expect(await logitsOf(model)).toEqual(await logitsOf(petl.linear(backbone, { classes: 3 })));
+    // Not to the bit: what `afterBlock` gives might depend on the tokens, so no mean is taken before them.
+    const frozen = await logitsOf(petl.linear(backbone, { classes: 3 }));
+    for (const [i, logit] of (await logitsOf(model)).entries()) expect(logit).toBeCloseTo(frozen[i]!, 4);
     const optimizer = adamW(model.parameters(), { lr: 0.02 });
     const losses = [];
     for (let i = 0; i < 30; i++) losses.push((await model.step(batch, optimizer)).loss);
