@@ -4,3 +4,4 @@
 
 SIDETUNE_BIND(AttentionForward, attention)
 SIDETUNE_BIND(AttentionBackward, attention)
+SIDETUNE_BIND(ClassAttentionForward, attention)

@@ -504,6 +504,19 @@ export interface Kernels {
   ): {
     gradQkv: Tensor;
   };
+  classAttentionForward(
+    args: {
+      /** in [B, N, I] f32 bf16 */ x: Tensor;
+      /** in [C, I] f32 bf16 */ weight: Tensor;
+      /** in [C] f32 */ bias?: Tensor | undefined;
+      /** out [B, C/3] like x */ out?: Tensor | undefined;
+      heads: number | undefined;
+      scale?: number | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
   geluForward(
     args: {
       /** in [...] f32 bf16 */ x: Tensor;

@@ -28,4 +28,16 @@ const batched = tiled.map(
   }),
 );
 
-export const attentionBenches: KernelBench[] = [...tiled, ...batched];
+/** Attention and the layer in front of it, for CLS alone. */
+const ofClass: KernelBench = {
+  kernel: 'classAttentionForward',
+  direction: 'forward',
+  args: ({ tensor, batch, tokens, width, heads }) => ({
+    x: tensor([batch, tokens, width]),
+    weight: tensor([3 * width, width]),
+    bias: tensor([3 * width], 'f32'),
+    heads,
+  }),
+};
+
+export const attentionBenches: KernelBench[] = [...tiled, ...batched, ofClass];

@@ -58,7 +58,7 @@ export interface Hooks {
   dropped?(i: number, which: 'attn' | 'mlp', y: Tensor, context: ForwardContext): Tensor;
   /** The stream that a branch's result, dropped or not, will be added to. */
   stream?(i: number, which: 'attn' | 'mlp', stream: Tensor, context: ForwardContext): Tensor;
-  /** The tokens that leave block i. */
+  /** The tokens that leave block i; of an `additive` method, of the last block, those that its MLP has not been added to. */
   afterBlock?(i: number, z: Tensor, context: ForwardContext): Tensor;
   /** The tokens after the last block, before pooling; a side network with a read-out of its own answers here. */
   features?(z: Tensor, context: ForwardContext): Tensor;

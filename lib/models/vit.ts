@@ -377,15 +377,25 @@ export class Vit {
     const [matrix, bias] = [weight(`${prefix}.attn.qkv.weight`), plain(`${prefix}.attn.qkv.bias`)];
     // One call where gradients flow through a frozen layer; elsewhere it is leaner that its input goes before attention comes.
     const joined = matrix instanceof PackedWeight && !touched('attn.qkv') && needs({ first }) && !needs({ bias });
-    const heeded = joined
-      ? then(first, (x) => ops.projectedAttention(x, matrix, bias, { heads }))
-      : then(
-          then(first, (x) => linear('attn.qkv', x)),
-          (qkv) => ops.attention(qkv, { heads }),
-        );
     // Behind the last attention tokens do not meet again.
-    const alone = wanted === 'cls' && i === this.config.depth && !needs({ z, heeded });
-    const [stream, mixed] = alone ? [cls(z), then(heeded, cls)] : [z, heeded];
+    const isLast = wanted === 'cls' && i === this.config.depth;
+    const lone =
+      isLast && !touched('attn.qkv') && !needs({ z, first, bias, ...(matrix instanceof Tensor && { matrix }) });
+    const rowsOf = (weights: Tensor | PackedWeight): Tensor =>
+      weights instanceof PackedWeight ? weights.plain(this.tokenDtype) : weights;
+    const heeded = lone
+      ? then(
+          then(first, (x) => ops.classAttention(x, rowsOf(matrix), bias, { heads })),
+          asTokens,
+        )
+      : joined
+        ? then(first, (x) => ops.projectedAttention(x, matrix, bias, { heads }))
+        : then(
+            then(first, (x) => linear('attn.qkv', x)),
+            (qkv) => ops.attention(qkv, { heads }),
+          );
+    const alone = isLast && !needs({ z, heeded });
+    const [stream, mixed] = alone ? [cls(z), lone ? heeded : then(heeded, cls)] : [z, heeded];
     const attended = then(mixed, (x) => branch('attn', stream, x, proj));
     if (stream !== z) stream.dispose();
     const [weight1, weight2] = [weight(`${prefix}.mlp.fc1.weight`), weight(`${prefix}.mlp.fc2.weight`)];

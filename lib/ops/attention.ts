@@ -1,4 +1,5 @@
 import { needs, record } from '../autograd/tape';
+import { ArgumentError } from '../errors';
 import { kernels } from '../kernels';
 import { scope } from '../scope';
 import { inSteps } from '../steps';
@@ -84,4 +85,40 @@ export function projectedAttention(
       },
     });
   });
+}
+
+export interface ClassAttentionOptions {
+  /** Heads H. */
+  heads: number;
+  /** What scores are multiplied with. Default 1/√E. */
+  scale?: number;
+}
+
+/**
+ * What {@link attention} behind its linear layer, `attention(x Wᵀ + b)`, gives for the first token of each image alone: class attention. Neither keys nor values
+ * are made, only the query; scores are products of x itself. For inference: it has no gradient.
+ * @param x - [B, N, I], f32 or bf16
+ * @param weight - [3·H·E, I], plain, f32 or bf16
+ * @param bias - [3·H·E], f32
+ * @returns [B, H·E], dtype of x; everything in between is f32
+ * @throws ShapeError, DtypeError, DisposedError, DeviceError, ArgumentError: among others, where a gradient is wanted of an argument
+ * @see CaiT, arXiv 2103.17239
+ * @example const row = ops.classAttention(ops.layerNorm(z, gamma, beta), weight, bias, { heads: 12 });
+ */
+export function classAttention(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | undefined,
+  options: ClassAttentionOptions,
+): Tensor {
+  const wanted = Object.keys(needs({ x, weight, bias }) ?? {})[0];
+  if (wanted !== undefined) {
+    throw new ArgumentError(`classAttention: a gradient of '${wanted}' is wanted, expected none: use attention`, {
+      kernel: 'classAttention',
+      argument: wanted,
+      got: 'a tensor that a gradient is wanted of',
+      expected: 'one without',
+    });
+  }
+  return kernels.classAttentionForward({ x, weight, bias, ...options }).out;
 }

@@ -1,5 +1,11 @@
 export { type AdamwOptions, type AdamwTensors, adamwUpdate_ } from './adamw';
-export { type AttentionOptions, attention, projectedAttention } from './attention';
+export {
+  type AttentionOptions,
+  attention,
+  type ClassAttentionOptions,
+  classAttention,
+  projectedAttention,
+} from './attention';
 export { type CrossEntropyOptions, softmaxCrossEntropy } from './cross_entropy';
 export { type DepthwiseConvOptions, depthwiseConv } from './depthwise_conv';
 export { type DropoutOptions, dropout } from './dropout';

@@ -132,6 +132,7 @@ export function linearAdd_(
 /** A frozen weight [O, I] in the order in which matrix products read it. Made by {@link packWeight}. */
 export class PackedWeight {
   readonly #widened = new Map<DType, PackedWeight>();
+  readonly #plain = new Map<DType, Tensor>();
 
   /** @internal */
   constructor(
@@ -167,6 +168,13 @@ export class PackedWeight {
     return made;
   }
 
+  /** @internal The numbers as a plain tensor, for who reads rows of them: made when first asked for, and kept. */
+  plain(dtype: DType): Tensor {
+    const made = this.#plain.get(dtype) ?? outsideScopes(() => repack(this.forward, dtype, 'weights', 'plain'));
+    this.#plain.set(dtype, made);
+    return made;
+  }
+
   /** @internal The same packing under another handle: what is derived from that one goes with it. */
   borrow(): PackedWeight {
     return new PackedWeight(outsideScopes(() => this.forward.alias()));
@@ -174,7 +182,7 @@ export class PackedWeight {
 
   dispose(): void {
     this.forward.dispose();
-    for (const weight of this.#widened.values()) weight.dispose();
+    for (const weight of [...this.#widened.values(), ...this.#plain.values()]) weight.dispose();
   }
 
   [Symbol.dispose](): void {

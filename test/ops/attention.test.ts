@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
+import { Tape } from '../../lib/autograd/tape';
 import { kernels } from '../../lib/kernels';
-import { attention, type PackedWeight, packWeight, projectedAttention } from '../../lib/ops';
+import { attention, classAttention, type PackedWeight, packWeight, projectedAttention } from '../../lib/ops';
 import { Tensor } from '../../lib/tensor';
-import { onCpu, openVariant, variants } from '../each_target';
+import { onCpu, onEachTarget, openVariant, variants } from '../each_target';
 import { type BadCall, type Case, kernelTest } from '../kernel_test';
-import { attention as reference } from '../reference/attention';
+import { classAttention as classReference, attention as reference } from '../reference/attention';
 import { linear } from '../reference/linear';
 
 type MakeTensor = Parameters<BadCall['call']>[0];
@@ -300,4 +301,88 @@ kernelTest('attention: projected', {
       argument: 'qkv',
     },
   ],
+});
+
+function classCase(name: string, [B, N, H, E]: Shape, I: number, extra: Partial<Case> = {}): Case {
+  return {
+    name,
+    inputs: { x: [B, N, I], weight: { shape: [3 * H * E, I], scale: 1 / Math.sqrt(I) }, bias: [3 * H * E] },
+    options: { heads: H },
+    ...extra,
+  };
+}
+
+kernelTest('attention: class', {
+  cases: [
+    classCase('one number', [1, 1, 1, 1], 1),
+    classCase('one token', [3, 1, 2, 4], 8),
+    classCase('heads in groups and beside them', [2, 5, 6, 3], 18),
+    ...[15, 17, 33].map((I) => classCase(`width ${I}`, [2, 7, 1, I], I)),
+    classCase('of another width', [2, 7, 1, 6], 11),
+    classCase('a ViT-B head', [2, 197, 4, 64], 256),
+    classCase('more heads than a small GPU has blocks', [7, 40, 12, 2], 24),
+    classCase('300 tokens', [1, 300, 2, 8], 16),
+    classCase('negative scale', [2, 9, 2, 8], 16, { options: { heads: 2, scale: -0.3 } }),
+    classCase('large scores', [2, 9, 2, 8], 16, {
+      inputs: { x: { shape: [2, 9, 16], scale: 30 }, weight: { shape: [48, 16], scale: 0.3 }, bias: [48] },
+      floor: { f32: 5e-4, bf16: 0.5 },
+    }),
+  ],
+  run: ({ x, weight, bias }, options) => classAttention(x!, weight!, bias, { heads: 0, ...options }),
+  reference: ({ x, weight, bias }, { heads, scale }) => classReference(x!, weight!, bias, heads, scale),
+  computeInputs: ['x', 'weight'],
+  differentiable: [],
+  // Nothing is rounded but the result.
+  tolerance: { f32: { out: 80, grad: 0 }, bf16: { out: 2, grad: 0 } },
+  bad: [
+    {
+      name: 'heads that do not divide the layer',
+      call: (tensor) => classAttention(tensor([2, 5, 8]), tensor([24, 8]), undefined, { heads: 3 }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight',
+      message: /'weight' is 24 channels, expected a multiple of 3 heads = 9/,
+    },
+    {
+      name: 'a weight of another width',
+      call: (tensor) => classAttention(tensor([2, 5, 8]), tensor([24, 9]), undefined, { heads: 2 }),
+      code: 'SIDETUNE_SHAPE',
+      argument: 'weight',
+    },
+    {
+      name: 'a gradient',
+      call: (tensor) => {
+        const [x, weight] = [tensor([2, 5, 8]), tensor([24, 8])];
+        const tape = new Tape();
+        tape.watch(weight);
+        return tape.run(() => classAttention(x, weight, undefined, { heads: 2 }));
+      },
+      code: 'SIDETUNE_ARGUMENT',
+      argument: 'weight',
+      message: /a gradient of 'weight' is wanted, expected none: use attention/,
+    },
+  ],
+});
+
+it('class attention takes a weight in f32 beside tokens in bf16', async () => {
+  await onEachTarget(async (device) => {
+    const draw = (shape: number[], dtype: 'f32' | 'bf16', salt: number): Tensor =>
+      Tensor.from(
+        device,
+        Float32Array.from({ length: shape.reduce((p, n) => p * n, 1) }, (_, i) => Math.sin(salt + i * i)),
+        shape,
+        { dtype },
+      );
+    using x = draw([2, 7, 16], 'bf16', 1);
+    using weight = draw([48, 16], 'f32', 2);
+    using row = classAttention(x, weight, undefined, { heads: 2 });
+    const expected = classReference(
+      { shape: x.shape, data: Float64Array.from((await x.read()) as Float32Array) },
+      { shape: weight.shape, data: Float64Array.from((await weight.read()) as Float32Array) },
+      undefined,
+      2,
+    );
+    for (const [i, value] of ((await row.read()) as Float32Array).entries()) {
+      expect(Math.abs(value - expected.data[i]!)).toBeLessThan(2 ** -8 * Math.abs(expected.data[i]!) + 1e-5);
+    }
+  });
 });

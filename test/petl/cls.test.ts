@@ -126,7 +126,7 @@ it.runIf(onCpu)('the plain backbone multiplies no other token behind the last at
     return products.reduce((sum, { args }) => sum + Number(args!.flops), 0);
   };
   const [images, patches, d] = [4, 4, 16];
-  const left = images * patches * 2 * (d * d + 2 * d * 4 * d); // proj, fc1, fc2
+  const left = images * 2 * (patches * (d * d + 2 * d * 4 * d) + (patches + 1) * 3 * d * d); // proj, fc1, fc2; qkv
   const saved = (await flops('norm_then_patch_mean')) - (await flops('cls'));
   expect(Math.abs(saved / left - 1)).toBeLessThan(0.1); // biases and GELU are counted, too
 });

@@ -1,4 +1,5 @@
 import { dim, type Reference, reference } from './array';
+import { linear } from './linear';
 
 export function attention(qkv: Reference, heads: number, scale?: number): Reference {
   const [images, tokens] = [dim(qkv, 0), dim(qkv, 1)];
@@ -31,4 +32,17 @@ export function attention(qkv: Reference, heads: number, scale?: number): Refere
     }
   }
   return out;
+}
+
+/** The first row of attention behind its linear layer. */
+export function classAttention(
+  x: Reference,
+  weight: Reference,
+  bias: Reference | undefined,
+  heads: number,
+  scale?: number,
+): Reference {
+  const all = attention(linear(x, weight, { bias }), heads, scale);
+  const [images, tokens, d] = all.shape as [number, number, number];
+  return reference([images, d], (i) => all.data[Math.floor(i / d) * tokens * d + (i % d)]!);
 }
