@@ -53,7 +53,9 @@ it('starts as the backbone, learns, and leaves the backbone as it was', async ()
   const before = await backbone.plain('blocks.1.mlp.fc1.weight').readBytes();
   using plain = petl.linear(backbone, { classes: 3, pool: 'cls' });
   using model = convAdapter(backbone, { classes: 3, bottleneck: 4 });
-  expect(await logitsOf(model)).toEqual(await logitsOf(plain));
+  // Not to the bit: for the plain backbone, whose tokens no hook looks at, the last block is computed for CLS alone.
+  const frozen = await logitsOf(plain);
+  for (const [i, logit] of (await logitsOf(model)).entries()) expect(logit).toBeCloseTo(frozen[i]!, 5);
   using optimizer = optim.adamW(model.parameters(), { lr: 0.02 });
   const start = await Promise.all(model.parameters().map(({ tensor }) => tensor.read()));
   const losses: number[] = [];
