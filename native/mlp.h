@@ -175,7 +175,8 @@ inline MlpBackwardStep::MlpBackwardStep(const MlpBackward& k, int64_t begin, int
   second.grad_out = hidden, second.weight = k.weight1, second.grad_x = mlp::rows_of(k.grad_x, begin, count);
 }
 
-// The calls of MlpMean: `first` and `pool` for images [begin, begin + count), behind or before them, on a row an image, `rows`.
+// The calls of MlpMean: `first` and `second` for images [begin, begin + count); before or behind all of them `rows`, which works
+// on a row an image.
 struct MlpMeanForwardStep {
   LinearForward first;
   PoolForward second;

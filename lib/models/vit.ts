@@ -381,11 +381,10 @@ export class Vit {
     const isLast = wanted === 'cls' && i === this.config.depth;
     const lone =
       isLast && !touched('attn.qkv') && !needs({ z, first, bias, ...(matrix instanceof Tensor && { matrix }) });
-    const rowsOf = (weights: Tensor | PackedWeight): Tensor =>
-      weights instanceof PackedWeight ? weights.plain(this.tokenDtype) : weights;
+    const rows = (): Tensor => (matrix instanceof PackedWeight ? matrix.plain(this.tokenDtype) : matrix);
     const heeded = lone
       ? then(
-          then(first, (x) => ops.classAttention(x, rowsOf(matrix), bias, { heads })),
+          then(first, (x) => ops.classAttention(x, rows(), bias, { heads })),
           asTokens,
         )
       : joined

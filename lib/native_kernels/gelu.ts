@@ -1,0 +1,26 @@
+/** Types of the raw kernels. Made by scripts/generate-kernels.mjs from the addon's own description; do not edit. */
+
+import type { CallFlags } from '../native';
+import type { Tensor } from '../tensor';
+
+export interface GeluKernels {
+  geluForward(
+    args: {
+      /** in [...] f32 bf16 */ x: Tensor;
+      /** out [...] like x */ out?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    out: Tensor;
+  };
+  geluBackward(
+    args: {
+      /** in [...] f32 bf16 */ gradOut: Tensor;
+      /** in [...] like gradOut */ x: Tensor;
+      /** out [...] like gradOut */ gradX?: Tensor | undefined;
+    },
+    flags?: CallFlags,
+  ): {
+    gradX: Tensor;
+  };
+}
